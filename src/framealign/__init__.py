@@ -1,0 +1,35 @@
+"""Poolings and losses for speech emotion recognition that make frames and utterance agree."""
+
+from framealign import diagnostics, functional
+from framealign.losses import AlignmentObjective, EmotionalAttentionLoss, FrameUtteranceAlignmentLoss, Objective
+from framealign.masking import lengths_to_mask
+from framealign.pooling import (
+    AttentivePooling,
+    AttentiveStatisticsPooling,
+    CLSSelfAttentionPooling,
+    MaxPooling,
+    MeanPooling,
+    Pooled,
+    SelfAttentionPooling,
+    StatisticsPooling,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlignmentObjective",
+    "AttentivePooling",
+    "AttentiveStatisticsPooling",
+    "CLSSelfAttentionPooling",
+    "EmotionalAttentionLoss",
+    "FrameUtteranceAlignmentLoss",
+    "MaxPooling",
+    "MeanPooling",
+    "Objective",
+    "Pooled",
+    "SelfAttentionPooling",
+    "StatisticsPooling",
+    "diagnostics",
+    "functional",
+    "lengths_to_mask",
+]

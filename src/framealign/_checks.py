@@ -1,0 +1,91 @@
+"""What the public functions require of their arguments, and what they say when it is not so.
+
+Checks read types, shapes, dtypes and devices only, never a tensor's values: a read of a value would
+make the host wait for the device, and would break `torch.compile(fullgraph=True)`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_floating(name: str, tensor: Tensor, dims: str) -> None:
+    """`tensor` is a real floating point tensor with the comma-separated `dims`."""
+    check_tensor(name, tensor, dims)
+    if not tensor.is_floating_point():
+        raise TypeError(f"`{name}` must be floating point, got {tensor.dtype}; use `{name}.float()`.")
+
+
+def check_tensor(name: str, tensor: Tensor, dims: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"`{name}` must be a tensor of shape ({dims}), got {type(tensor).__name__}.")
+    if tensor.ndim != dims.count(",") + 1:
+        raise ValueError(f"`{name}` must have shape ({dims}), got {tuple(tensor.shape)}.")
+
+
+def check_frames(frames: Tensor, mask: Tensor | None, *, dim: int | None = None) -> None:
+    """The pair that every pooling and loss takes; `dim` is the width that a module was built for."""
+    check_floating("frames", frames, "batch, time, dim")
+    if dim is not None and frames.shape[2] != dim:
+        raise ValueError(f"`frames` must have dim {dim}, the `dim` of this module, got {tuple(frames.shape)}.")
+    check_mask(mask, frames, "frames")
+
+
+def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
+    """`mask` is None, or (batch, time) bool on the device of `like`, whose first two axes it matches."""
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"`mask` must be a bool tensor of shape (batch, time) or None, got {type(mask).__name__}.")
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"`mask` must be bool, True at real frames, got {mask.dtype}; "
+            "use `attention_mask.bool()` or `lengths_to_mask(...)`."
+        )
+    check_like("mask", mask, "batch, time", like, like_name)
+
+
+def check_like(
+    name: str, tensor: Tensor, dims: str, like: Tensor, like_name: str, *, keep: Sequence[int] = (0, 1)
+) -> None:
+    """`tensor` has the axes `keep` of `like`, and lies on its device."""
+    expected = tuple(like.shape[axis] for axis in keep)
+    if tensor.ndim != len(expected) or any(got != want for got, want in zip(tensor.shape, expected, strict=True)):
+        raise ValueError(
+            f"`{name}` must have shape ({dims}) = {expected} to match `{like_name}`, got {tuple(tensor.shape)}."
+        )
+    if tensor.device != like.device:
+        raise ValueError(
+            f"`{name}` must be on the device of `{like_name}`, {like.device}, got {tensor.device}; "
+            f"use `{name}.to({like_name}.device)`."
+        )
+
+
+def check_labels(labels: Tensor, like: Tensor, like_name: str) -> None:
+    check_tensor("labels", labels, "batch")
+    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
+    check_like("labels", labels, "batch", like, like_name, keep=(0,))
+
+
+def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+    """`value` is a finite number in [low, high], or in (low, high] with `open_low`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}.")
+    if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+        interval = f"{'(' if open_low else '['}{low}, {high}{']' if math.isfinite(high) else ')'}"
+        raise ValueError(f"`{name}` must be a finite number in {interval}, got {value}.")
+
+
+def check_integer(name: str, value: int, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` must be an integer, got {type(value).__name__}.")
+    if value < low:
+        raise ValueError(f"`{name}` must be at least {low}, got {value}.")
+
+
+def check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")

@@ -1,0 +1,7 @@
+"""Losses that make frames and utterance agree."""
+
+from framealign.losses.emotional_attention import EmotionalAttentionLoss
+from framealign.losses.frame_utterance_alignment import FrameUtteranceAlignmentLoss
+from framealign.losses.objective import AlignmentObjective, Objective
+
+__all__ = ["AlignmentObjective", "EmotionalAttentionLoss", "FrameUtteranceAlignmentLoss", "Objective"]

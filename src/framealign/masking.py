@@ -1,0 +1,152 @@
+"""The one place where masks are read.
+
+A mask is (batch, time) bool, True at real frames, in any pattern; None means that every frame is real.
+Padding is *written* over, never multiplied by zero: 0 * nan is nan.
+"""
+
+import torch
+from torch import Tensor
+
+from framealign._checks import check_floating, check_mask, check_tensor
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
+    """Turn numbers of real frames into a mask.
+
+    Args:
+        lengths: Numbers of real **frames**, not samples and not fractions of the longest.
+        max_length: Number of columns of the mask. Longer lengths saturate. None takes the longest length,
+            which reads it from the device: the one host read in this library. Pass
+            `max_length=frames.shape[1]` in a training step.
+
+    Shape:
+        - lengths: (batch,), integer
+        - returns: (batch, max_length), bool, True at real frames
+
+    Raises:
+        TypeError: `lengths` is not an integer tensor, or `max_length` not an integer.
+        ValueError: `lengths` is not one-dimensional, or `max_length` is negative.
+
+    Example:
+        >>> import torch
+        >>> from framealign import lengths_to_mask
+        >>> lengths_to_mask(torch.tensor([1, 3]), max_length=4)
+        tensor([[ True, False, False, False],
+                [ True,  True,  True, False]])
+    """
+    check_tensor("lengths", lengths, "batch")
+    if lengths.dtype not in _INTEGERS:
+        raise TypeError(
+            f"`lengths` must be integer numbers of frames, got {lengths.dtype}; "
+            "for lengths relative to the longest use `(lengths * frames.shape[1]).round().long()`."
+        )
+    if max_length is None:
+        max_length = int(lengths.max()) if lengths.numel() else 0
+        max_length = max(max_length, 0)
+    elif isinstance(max_length, bool) or not isinstance(max_length, int | torch.SymInt):
+        raise TypeError(f"`max_length` must be an integer, got {type(max_length).__name__}.")
+    elif max_length < 0:
+        raise ValueError(f"`max_length` must be at least 0, got {max_length}.")
+    return torch.arange(max_length, device=lengths.device) < lengths[:, None]
+
+
+def zero_padding(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Write zeros over the padding of (batch, time, ...) frames; the gradient there is exactly zero."""
+    if mask is None:
+        return frames
+    return frames.masked_fill(~_expand(mask, frames), 0.0)
+
+
+def masked_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Softmax over the real frames of each utterance.
+
+    $$a_t = \frac{\exp e_t}{\sum_{s\ \mathrm{real}} \exp e_s}$$
+
+    The weights are exactly 0 on padding, and all 0 for an utterance without real frames. They are computed
+    and returned in float32 at least: weights rounded to half precision no longer sum to 1.
+
+    Args:
+        logits: The scores of the frames, before the softmax.
+        mask: True at real frames; None means that every frame is real.
+
+    Shape:
+        - logits: (batch, time), floating point
+        - mask: (batch, time), bool
+        - returns: (batch, time), float32 at least
+
+    Raises:
+        TypeError: `logits` is not floating point, or `mask` not bool.
+        ValueError: A shape or a device does not match.
+
+    Example:
+        >>> import torch
+        >>> from framealign.functional import masked_softmax
+        >>> masked_softmax(torch.zeros(1, 3), torch.tensor([[True, True, False]]))
+        tensor([[0.5000, 0.5000, 0.0000]])
+    """
+    check_floating("logits", logits, "batch, time")
+    check_mask(mask, logits, "logits")
+    logits = logits.to(compute_dtype(logits))
+    if mask is None:
+        return logits.softmax(dim=1)
+    # -inf gives padding no share, however low the real logits; a row of nothing but -inf would be nan,
+    # so rows without a real frame keep finite logits and lose all of their weight afterwards.
+    logits = logits.masked_fill(~mask, -torch.inf).masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+    return logits.softmax(dim=1).masked_fill(~mask, 0.0)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over the real frames of each utterance; 0 for an utterance without any.
+
+    Args:
+        values: One value or vector for each frame.
+        mask: True at real frames; None means that every frame is real.
+
+    Shape:
+        - values: (batch, time) or (batch, time, dim), floating point
+        - mask: (batch, time), bool
+        - returns: (batch,) or (batch, dim), float32 at least
+
+    Raises:
+        TypeError: `values` is not floating point, or `mask` not bool.
+        ValueError: A shape or a device does not match.
+
+    Example:
+        >>> import torch
+        >>> from framealign.functional import masked_mean
+        >>> masked_mean(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[True, True, False]]))
+        tensor([2.])
+    """
+    check_floating(
+        "values", values, "batch, time" if isinstance(values, Tensor) and values.ndim == 2 else "batch, time, dim"
+    )
+    check_mask(mask, values, "values")
+    total = zero_padding(values, mask).to(compute_dtype(values)).sum(dim=1)
+    count = frame_counts(values, mask).clamp_min(1).to(total.dtype)
+    return total / count.reshape(-1, *(1,) * (total.ndim - 1))
+
+
+def frame_counts(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Numbers of real frames, (batch,) int64."""
+    if mask is None:
+        return torch.full(frames.shape[:1], frames.shape[1], device=frames.device, dtype=torch.int64)
+    return mask.sum(dim=1)
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """The widest dtype among the tensors, float32 at least (`.float()` would demote float64)."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """Inside, autocast does not send matrix products back to half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _expand(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.reshape(*mask.shape, *(1,) * (like.ndim - 2))

@@ -1,0 +1,68 @@
+"""Attentive pooling."""
+
+from torch import Tensor, nn
+
+from framealign._checks import check_frames, check_integer
+from framealign.functional.attentive import attentive_pooling
+from framealign.masking import zero_padding
+from framealign.pooling.pooled import Pooled
+
+
+class FrameScorer(nn.Module):
+    """One score for each frame: `w.tanh(V h + b)`, or `w.h` without a hidden layer."""
+
+    def __init__(self, dim: int, hidden_dim: int | None) -> None:
+        super().__init__()
+        check_integer("dim", dim, 1)
+        if hidden_dim is not None:
+            check_integer("hidden_dim", hidden_dim, 1)
+        self.project = nn.Identity() if hidden_dim is None else nn.Sequential(nn.Linear(dim, hidden_dim), nn.Tanh())
+        self.score = nn.Linear(dim if hidden_dim is None else hidden_dim, 1, bias=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.score(self.project(frames))
+        return logits.squeeze(-1)  # (batch, time)
+
+
+class AttentivePooling(nn.Module):
+    r"""Pool the frames of each utterance into one vector with learned attention.
+
+    $$e_t = w^\top \tanh(V h_t + b), \qquad a_t = \mathrm{softmax}_t(e_t), \qquad u = \sum_t a_t h_t$$
+
+    The softmax runs over real frames only. An utterance with none pools to zeros and sends back zero gradient.
+
+    Args:
+        dim: Size of each frame vector.
+        hidden_dim: Width of the scoring layer; None scores with a learned vector alone, $e_t = w^\top h_t$.
+
+    Shape:
+        - frames: (batch, time, dim), floating point
+        - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - utterance: (batch, dim), dtype of `frames`; weights: (batch, time), float32 at least
+
+    Raises:
+        TypeError: `frames` is not floating point, or `mask` not bool.
+        ValueError: A shape or a device does not match.
+
+    Source:
+        Equation 1 of Byun and Lee 2025; the attention of Okabe et al., "Attentive Statistics Pooling for Deep
+        Speaker Embedding", 2018, https://arxiv.org/abs/1803.10963
+
+    Example:
+        >>> import torch, framealign
+        >>> pool = framealign.AttentivePooling(256)
+        >>> mask = framealign.lengths_to_mask(torch.tensor([120, 87]), max_length=120)
+        >>> pool(torch.randn(2, 120, 256), mask).utterance.shape
+        torch.Size([2, 256])
+    """
+
+    def __init__(self, dim: int, hidden_dim: int | None = 128) -> None:
+        super().__init__()
+        self.scorer = FrameScorer(dim, hidden_dim)
+        self.dim = self.output_dim = dim
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, dim=self.dim)
+        frames = zero_padding(frames, mask)  # or nan there would reach the gradient of every parameter
+        utterance, weights = attentive_pooling(frames, self.scorer(frames), mask)
+        return Pooled(utterance, weights, frames, cls=None)

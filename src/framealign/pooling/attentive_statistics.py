@@ -1,0 +1,50 @@
+"""Attentive statistics pooling."""
+
+from torch import Tensor, nn
+
+from framealign._checks import check_frames
+from framealign.functional.attentive_statistics import weighted_statistics
+from framealign.masking import masked_softmax, zero_padding
+from framealign.pooling.attentive import FrameScorer
+from framealign.pooling.pooled import Pooled
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    r"""Pool the frames of each utterance into their attention-weighted mean and standard deviation.
+
+    $$a_t = \mathrm{softmax}_t\left(w^\top \tanh(V h_t + b)\right), \qquad \mu = \sum_t a_t h_t, \qquad
+      \sigma = \sqrt{\sum_t a_t (h_t - \mu)^2}, \qquad u = [\mu; \sigma]$$
+
+    Args:
+        dim: Size of each frame vector.
+        hidden_dim: Width of the scoring layer; None scores with a learned vector alone.
+
+    Shape:
+        - frames: (batch, time, dim), floating point
+        - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - utterance: (batch, 2 * dim), dtype of `frames`; weights: (batch, time), float32 at least
+
+    Raises:
+        TypeError: `frames` is not floating point, or `mask` not bool.
+        ValueError: A shape or a device does not match.
+
+    Source:
+        Okabe et al., "Attentive Statistics Pooling for Deep Speaker Embedding", 2018,
+        https://arxiv.org/abs/1803.10963, equations 3 to 6.
+
+    Example:
+        >>> import torch, framealign
+        >>> framealign.AttentiveStatisticsPooling(256)(torch.randn(2, 120, 256)).utterance.shape
+        torch.Size([2, 512])
+    """
+
+    def __init__(self, dim: int, hidden_dim: int | None = 128) -> None:
+        super().__init__()
+        self.scorer = FrameScorer(dim, hidden_dim)
+        self.dim, self.output_dim = dim, 2 * dim
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, dim=self.dim)
+        frames = zero_padding(frames, mask)
+        weights = masked_softmax(self.scorer(frames), mask)
+        return Pooled(weighted_statistics(frames, weights), weights, frames, cls=None)

@@ -1,0 +1,96 @@
+"""CLS self-attention pooling: the pooling of the method."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from framealign._checks import check_choice, check_frames
+from framealign.functional.attentive import weighted_sum
+from framealign.functional.cls_self_attention import check_similarity, cls_attention
+from framealign.masking import frame_counts, zero_padding
+from framealign.pooling.encoder import Encoder
+from framealign.pooling.pooled import Pooled
+
+
+class CLSSelfAttentionPooling(nn.Module):
+    r"""Encode the frames together with a learned CLS token, and weigh them by their similarity to it.
+
+    $$[z_{\mathrm{cls}}; z_1 .. z_T] = \mathrm{Encoder}([\mathrm{cls}; h_1 .. h_T]), \qquad
+      a = \mathrm{softmax}_t\,\mathrm{sim}(z_{\mathrm{cls}}, z_t), \qquad u = \sum_t a_t z_t$$
+
+    No query attends to padding, and there is no positional encoding: the backbone has given position. The
+    result has the anchor (`cls`), the encoded frames and the weights that EAL and FUAL need.
+
+    Args:
+        dim: Size of each frame vector.
+        num_heads: Attention heads; must divide `dim`.
+        depth: Number of Transformer encoder layers.
+        dropout: On attention weights, inside the feed-forward half and on both residual branches.
+        similarity: `"dot"`, over $\sqrt D$, or `"cosine"`, over `temperature`.
+        temperature: Of the cosine; the dot product does not use it.
+        aggregate: `"frames"` pools $\sum_t a_t z_t$, `"cls"` takes $z_{\mathrm{cls}}$, `"sum"` adds both.
+        norm_first: Normalise before each half of a layer instead of after it.
+        feedforward_dim: Width of the feed-forward half; None is `4 * dim`, 0 leaves it out.
+
+    Shape:
+        - frames: (batch, time, dim), floating point
+        - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - utterance and cls: (batch, dim); weights: (batch, time), float32 at least;
+          frames: (batch, time, dim), encoded. All zero for an utterance without real frames.
+
+    Raises:
+        TypeError: `frames` is not floating point, or `mask` not bool.
+        ValueError: A shape, a device or an option is not as above.
+
+    Source:
+        Equations 3 to 5 of Byun and Lee, "Frame and Utterance Emotional Alignment for Speech Emotion
+        Recognition", Future Internet 17(11):509, 2025, https://doi.org/10.3390/fi17110509
+
+    Example:
+        >>> import torch, framealign
+        >>> pool = framealign.CLSSelfAttentionPooling(64)
+        >>> pooled = pool(torch.randn(2, 50, 64), framealign.lengths_to_mask(torch.tensor([50, 30])))
+        >>> pooled.utterance.shape, pooled.cls.shape, pooled.frames.shape
+        (torch.Size([2, 64]), torch.Size([2, 64]), torch.Size([2, 50, 64]))
+        >>> pooled.weights[1, 30:].count_nonzero()
+        tensor(0)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 4,
+        depth: int = 1,
+        dropout: float = 0.0,
+        *,
+        similarity: str = "dot",
+        temperature: float = 0.1,
+        aggregate: str = "frames",
+        norm_first: bool = False,
+        feedforward_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_similarity(similarity, temperature)
+        check_choice("aggregate", aggregate, ("frames", "cls", "sum"))
+        self.encoder = Encoder(dim, num_heads, depth, dropout, norm_first, feedforward_dim)
+        self.cls = nn.Parameter(torch.empty(dim))
+        nn.init.normal_(self.cls, std=0.02)
+        self.similarity, self.temperature, self.aggregate = similarity, temperature, aggregate
+        self.dim = self.output_dim = dim
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, dim=self.dim)
+        cls = self.cls.to(frames.dtype).expand(frames.shape[0], 1, -1)
+        tokens = torch.cat([cls, zero_padding(frames, mask)], dim=1)
+        # The CLS itself is never padding, so no query is left with nothing to attend to
+        tokens = self.encoder(tokens, None if mask is None else F.pad(mask, (1, 0), value=True))
+        cls = tokens[:, 0].masked_fill(frame_counts(frames, mask)[:, None] == 0, 0.0)
+        frames = zero_padding(tokens[:, 1:], mask)
+        weights = cls_attention(frames, cls, mask, similarity=self.similarity, temperature=self.temperature)
+        if self.aggregate == "cls":
+            utterance = cls
+        else:
+            utterance = weighted_sum(frames, weights)
+            if self.aggregate == "sum":
+                utterance = utterance + cls
+        return Pooled(utterance, weights, frames, cls)

@@ -1,0 +1,66 @@
+"""Self-attention pooling without CLS: the first baseline."""
+
+from torch import Tensor, nn
+
+from framealign._checks import check_frames
+from framealign.functional.attentive import attentive_pooling
+from framealign.masking import zero_padding
+from framealign.pooling.attentive import FrameScorer
+from framealign.pooling.encoder import Encoder
+from framealign.pooling.pooled import Pooled
+
+
+class SelfAttentionPooling(nn.Module):
+    r"""Encode the frames with self-attention, then pool them attentively.
+
+    $$[z_1 .. z_T] = \mathrm{Encoder}([h_1 .. h_T]), \qquad
+      a_t = \mathrm{softmax}_t\left(w^\top \tanh(V z_t + b)\right), \qquad u = \sum_t a_t z_t$$
+
+    Args:
+        dim: Size of each frame vector.
+        num_heads: Attention heads; must divide `dim`.
+        depth: Number of Transformer encoder layers.
+        dropout: On attention weights, inside the feed-forward half and on both residual branches.
+        norm_first: Normalise before each half of a layer instead of after it.
+        feedforward_dim: Width of the feed-forward half; None is `4 * dim`, 0 leaves it out.
+        hidden_dim: Width of the scoring layer; None scores with a learned vector alone.
+
+    Shape:
+        - frames: (batch, time, dim), floating point
+        - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - utterance: (batch, dim); weights: (batch, time), float32 at least; frames: (batch, time, dim), encoded
+
+    Raises:
+        TypeError: `frames` is not floating point, or `mask` not bool.
+        ValueError: A shape, a device or an option is not as above.
+
+    Source:
+        The baseline of Byun and Lee 2025, section 4.4.1: equation 4 without CLS, then equation 1.
+
+    Example:
+        >>> import torch, framealign
+        >>> framealign.SelfAttentionPooling(64)(torch.randn(2, 50, 64)).frames.shape
+        torch.Size([2, 50, 64])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 4,
+        depth: int = 1,
+        dropout: float = 0.0,
+        *,
+        norm_first: bool = False,
+        feedforward_dim: int | None = None,
+        hidden_dim: int | None = 128,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(dim, num_heads, depth, dropout, norm_first, feedforward_dim)
+        self.scorer = FrameScorer(dim, hidden_dim)
+        self.dim = self.output_dim = dim
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, dim=self.dim)
+        frames = zero_padding(self.encoder(zero_padding(frames, mask), mask), mask)
+        utterance, weights = attentive_pooling(frames, self.scorer(frames), mask)
+        return Pooled(utterance, weights, frames, cls=None)

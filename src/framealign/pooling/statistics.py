@@ -1,0 +1,52 @@
+"""Statistics pooling."""
+
+from torch import Tensor, nn
+
+from framealign._checks import check_frames
+from framealign.functional.attentive_statistics import weighted_statistics
+from framealign.masking import zero_padding
+from framealign.pooling.mean import uniform_weights
+from framealign.pooling.pooled import Pooled, known_width
+
+
+class StatisticsPooling(nn.Module):
+    r"""Pool the real frames of each utterance into their mean and population standard deviation.
+
+    $$\mu = \frac{1}{T} \sum_t h_t, \qquad \sigma = \sqrt{\frac{1}{T} \sum_t (h_t - \mu)^2}, \qquad u = [\mu; \sigma]$$
+
+    The standard deviation of a single frame is 0, with gradient 0.
+
+    Args:
+        dim: Size of each frame vector. None takes any; `output_dim`, twice that, is then not known.
+
+    Shape:
+        - frames: (batch, time, dim), floating point
+        - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - utterance: (batch, 2 * dim), dtype of `frames`; weights: (batch, time), uniform over the real frames
+
+    Raises:
+        TypeError: `frames` is not floating point, or `mask` not bool.
+        ValueError: A shape or a device does not match.
+
+    Source:
+        Snyder et al., "X-vectors: Robust DNN Embeddings for Speaker Recognition", ICASSP 2018.
+
+    Example:
+        >>> import torch, framealign
+        >>> framealign.StatisticsPooling()(torch.tensor([[[1.0], [3.0]]])).utterance
+        tensor([[2., 1.]])
+    """
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @property
+    def output_dim(self) -> int:
+        return 2 * known_width("StatisticsPooling", self.dim)
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, dim=self.dim)
+        frames = zero_padding(frames, mask)
+        weights = uniform_weights(frames, mask)
+        return Pooled(weighted_statistics(frames, weights), weights, frames, cls=None)
