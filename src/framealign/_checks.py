@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def check_floating(name: str, tensor: Tensor, dims: str) -> None:
     """`tensor` is a real floating point tensor with the comma-separated `dims`."""
@@ -65,16 +67,31 @@ def check_like(
 
 def check_labels(labels: Tensor, like: Tensor, like_name: str) -> None:
     check_tensor("labels", labels, "batch")
-    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+    if labels.dtype not in INTEGERS:
         raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
     check_like("labels", labels, "batch", like, like_name, keep=(0,))
+
+
+def check_cu_seqlens(cu_seqlens: Tensor, like: Tensor, like_name: str) -> None:
+    check_tensor("cu_seqlens", cu_seqlens, "batch + 1")
+    if cu_seqlens.dtype not in INTEGERS:
+        raise TypeError(f"`cu_seqlens` must be integer cumulative lengths, got {cu_seqlens.dtype}.")
+    if cu_seqlens.shape[0] == 0:
+        raise ValueError("`cu_seqlens` must have shape (batch + 1), so at least the 0 it begins with, got (0,).")
+    if cu_seqlens.device != like.device:
+        raise ValueError(
+            f"`cu_seqlens` must be on the device of `{like_name}`, {like.device}, got {cu_seqlens.device}; "
+            f"use `cu_seqlens.to({like_name}.device)`."
+        )
 
 
 def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     """`value` is a finite number in [low, high], or in (low, high] with `open_low`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"`{name}` must be a number, got {type(value).__name__}.")
-    if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+    # Comparisons alone, which nan fails: `math.isfinite` would break the graph of `torch.compile(dynamic=True)`,
+    # to which a module's numbers are symbols
+    if not low <= value <= high or value == math.inf or (open_low and value == low):
         interval = f"{'(' if open_low else '['}{low}, {high}{']' if math.isfinite(high) else ')'}"
         raise ValueError(f"`{name}` must be a finite number in {interval}, got {value}.")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from framealign._checks import check_floating, check_frames, check_like, check_mask
 from framealign.functional.emotional_attention import cosine_to_anchor
 from framealign.masking import compute_dtype, frame_counts, masked_mean, without_autocast, zero_padding
-from framealign.pooling.pooled import Pooled
+from framealign.pooling.pooled import Pooled, check_pooled
 
 
 class Diagnostics(NamedTuple):
@@ -46,6 +46,8 @@ def diagnose(pooled: Pooled, classifier: Callable[[Tensor], Tensor], mask: Tenso
         >>> watch.effective_frames.shape
         torch.Size([2])
     """
+    check_pooled(pooled)
+    check_mask(mask, pooled.frames, "pooled.frames")
     same_width = pooled.utterance.shape[-1] == pooled.frames.shape[-1]
     if pooled.cls is not None:
         anchor = pooled.cls

@@ -4,12 +4,12 @@ A mask is (batch, time) bool, True at real frames, in any pattern; None means th
 Padding is *written* over, never multiplied by zero: 0 * nan is nan.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
-from framealign._checks import check_floating, check_mask, check_tensor
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+from framealign._checks import INTEGERS, check_floating, check_mask, check_tensor
 
 
 def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
                 [ True,  True,  True, False]])
     """
     check_tensor("lengths", lengths, "batch")
-    if lengths.dtype not in _INTEGERS:
+    if lengths.dtype not in INTEGERS:
         raise TypeError(
             f"`lengths` must be integer numbers of frames, got {lengths.dtype}; "
             "for lengths relative to the longest use `(lengths * frames.shape[1]).round().long()`."
@@ -53,7 +53,27 @@ def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
 
 
 def zero_padding(frames: Tensor, mask: Tensor | None) -> Tensor:
-    """Write zeros over the padding of (batch, time, ...) frames; the gradient there is exactly zero."""
+    """Write zeros over the padding; the gradient there is exactly zero.
+
+    Args:
+        frames: One value or vector for each frame.
+        mask: True at real frames; None means that every frame is real.
+
+    Shape:
+        - frames and result: (batch, time, ...)
+        - mask: (batch, time), bool
+
+    Raises:
+        TypeError: `mask` is not bool.
+        ValueError: A shape or a device does not match.
+
+    Example:
+        >>> import torch
+        >>> from framealign.functional import zero_padding
+        >>> zero_padding(torch.tensor([[1.0, torch.nan]]), torch.tensor([[True, False]]))
+        tensor([[1., 0.]])
+    """
+    check_mask(mask, frames, "frames")
     if mask is None:
         return frames
     return frames.masked_fill(~_expand(mask, frames), 0.0)
@@ -143,9 +163,12 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-def without_autocast(tensor: Tensor) -> torch.autocast:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Inside, autocast does not send matrix products back to half precision."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):  # "meta" knows no autocast, and so needs no shelter from it
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def _expand(mask: Tensor, like: Tensor) -> Tensor:

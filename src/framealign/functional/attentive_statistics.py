@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from framealign._checks import check_floating, check_like
 from framealign.masking import compute_dtype, without_autocast
 
 
@@ -23,12 +24,19 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> Tensor:
         - weights: (batch, time), floating point
         - returns: (batch, 2 * dim), dtype of `frames`
 
+    Raises:
+        TypeError: A tensor is not floating point.
+        ValueError: A shape or a device does not match.
+
     Example:
         >>> import torch
         >>> from framealign.functional import weighted_statistics
         >>> weighted_statistics(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[0.5, 0.5]]))
         tensor([[2., 1.]])
     """
+    check_floating("frames", frames, "batch, time, dim")
+    check_floating("weights", weights, "batch, time")
+    check_like("weights", weights, "batch, time", frames, "frames")
     with without_autocast(frames):
         dtype = compute_dtype(frames, weights)
         values, weights = frames.to(dtype), weights.to(dtype)

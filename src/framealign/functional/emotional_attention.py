@@ -48,9 +48,10 @@ def emotional_attention_loss(
 
     dtype = compute_dtype(frames, anchor)
     with without_autocast(frames):
-        frames = zero_padding(frames, mask).to(dtype)
-        anchor = anchor.to(dtype)
         counts = frame_counts(frames, mask)
+        frames = zero_padding(frames, mask).to(dtype)
+        # nan in the anchor of an utterance without frames would reach the gradients of the others' frames
+        anchor = anchor.masked_fill(counts[:, None] == 0, 0.0).to(dtype)
         losses = F.softplus(margin - cosine_to_anchor(frames, anchor), beta=beta)  # (batch, time)
         if reduction == "frames":
             return zero_padding(losses, mask).sum() / counts.sum().clamp_min(1)
@@ -103,12 +104,13 @@ def _other_classes(
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
-    return norms
+    squares = vectors.square().sum(dim=-1)
+    zero = squares == 0  # no root is taken there: its derivatives, vector_norm's second one too, are not finite
+    return squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
 
 
 def _cosine(dots: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    zero = (first == 0) | (second == 0)
+    zero = ((first == 0) | (second == 0)) & dots.isfinite()  # nan against zero stays nan
     # One division after the other: the product of the norms would leave float32's range first.
     cosines = dots / first.masked_fill(first == 0, 1.0) / second.masked_fill(second == 0, 1.0)
     return cosines.masked_fill(zero, 0.0)

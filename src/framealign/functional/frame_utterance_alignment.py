@@ -52,8 +52,6 @@ def frame_utterance_alignment_loss(
 
         log_frames = zero_padding(frame_logits, mask).to(dtype).log_softmax(dim=2)
         log_average = _log_average(log_frames, weights)
-        # -inf where there are no frames: 0 * inf would put nan into the other side's gradient
-        log_average = log_average.masked_fill(~has_frames[:, None], 0.0)
         log_utterance = utterance_logits.masked_fill(~has_frames[:, None], 0.0).to(dtype).log_softmax(dim=1)
         if detach == "utterance":
             log_utterance = log_utterance.detach()
@@ -84,7 +82,9 @@ def _log_average(log_frames: Tensor, weights: Tensor) -> Tensor:
     largest = F.pad(log_frames.masked_fill(~heavy, -torch.inf), (0, 0, 0, 1), value=-torch.inf).amax(dim=1).detach()
     largest = largest.masked_fill(largest == -torch.inf, 0.0)
     shares = (log_frames - largest[:, None]).masked_fill(~heavy, -torch.inf).exp()
-    average = (weights[..., None].masked_fill(~heavy, 0.0) * shares).sum(dim=1).log() + largest
+    average = (weights[..., None].masked_fill(~heavy, 0.0) * shares).sum(dim=1)
+    # An utterance without frames sums to 0, and a log of that would carry nan through the backward pass
+    average = average.masked_fill(average == 0, 1.0).log() + largest
 
     rest = weights[..., None].masked_fill(heavy, 0.0)
     ratios = (log_frames - average[:, None]).clamp_max(_MAX_EXPONENT).masked_fill(heavy, 0.0).exp()

@@ -1,9 +1,10 @@
 """Between a padded batch and its real frames in a row."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from framealign._checks import check_frames, check_tensor
+from framealign._checks import check_cu_seqlens, check_frames, check_tensor
 from framealign.masking import frame_counts, lengths_to_mask
 
 
@@ -47,8 +48,8 @@ def unpack(packed: Tensor, cu_seqlens: Tensor, max_length: int | None = None) ->
     Args:
         packed: All real frames in a row.
         cu_seqlens: Cumulative lengths, from 0 to the number of frames.
-        max_length: Columns of the padded batch, at least the longest length; None takes the longest,
-            which waits for the device.
+        max_length: Columns of the padded batch; longer utterances lose their last frames. None takes the
+            longest length, which waits for the device.
 
     Shape:
         - packed: (frames, dim)
@@ -57,7 +58,7 @@ def unpack(packed: Tensor, cu_seqlens: Tensor, max_length: int | None = None) ->
 
     Raises:
         TypeError: `cu_seqlens` is not integer.
-        ValueError: A tensor does not have the number of axes above.
+        ValueError: A tensor does not have the shape above, or their devices differ.
 
     Example:
         >>> import torch
@@ -68,7 +69,8 @@ def unpack(packed: Tensor, cu_seqlens: Tensor, max_length: int | None = None) ->
                 [2., 3.]])
     """
     check_tensor("packed", packed, "frames, dim")
-    check_tensor("cu_seqlens", cu_seqlens, "batch + 1")
+    check_cu_seqlens(cu_seqlens, packed, "packed")
     mask = lengths_to_mask(cu_seqlens.diff(), max_length)
-    frames = packed.new_zeros(*mask.shape, packed.shape[1])
-    return frames.masked_scatter(mask[..., None], packed), mask
+    rows = cu_seqlens[:-1, None] + torch.arange(mask.shape[1], device=mask.device)
+    # Padding reads one more row, of zeros, so that there is a row to read even where nothing is packed
+    return F.pad(packed, (0, 0, 0, 1))[rows.masked_fill(~mask, packed.shape[0])], mask

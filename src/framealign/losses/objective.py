@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from framealign._checks import check_floating, check_labels, check_like, check_mask, check_number
 from framealign.functional.emotional_attention import UNLABELLED, check_eal_options, emotional_attention_loss
 from framealign.functional.frame_utterance_alignment import check_fual_options, frame_utterance_alignment_loss
-from framealign.masking import compute_dtype, frame_counts
-from framealign.pooling.pooled import Pooled
+from framealign.masking import compute_dtype, frame_counts, zero_padding
+from framealign.pooling.pooled import Pooled, check_pooled
 
 
 class Objective(NamedTuple):
@@ -112,11 +112,15 @@ class AlignmentObjective(nn.Module):
         classifier: Callable[[Tensor], Tensor],
         mask: Tensor | None = None,
     ) -> Objective:
-        if not isinstance(pooled, Pooled):
-            raise TypeError(f"`pooled` must be the Pooled that a pooling returns, got {type(pooled).__name__}.")
+        check_pooled(pooled)
         check_mask(mask, pooled.frames, "pooled.frames")
         check_labels(labels, pooled.utterance, "pooled.utterance")
         anchor = _anchor(pooled) if self.eal_weight else None
+        if self.fual_weight and pooled.utterance.shape[-1] != pooled.frames.shape[-1]:
+            raise ValueError(
+                "`pooled` must have an `utterance` as wide as its `frames`, for one classifier to take both, got "
+                f"{pooled.utterance.shape[-1]} and {pooled.frames.shape[-1]}; use another pooling or `fual_weight=0`."
+            )
 
         logits = classifier(pooled.utterance)
         check_floating("classifier(pooled.utterance)", logits, "batch, classes")
@@ -138,8 +142,9 @@ class AlignmentObjective(nn.Module):
                 negative_margin=self.negative_margin,
             )
         if self.fual_weight:
+            frame_logits = classifier(zero_padding(pooled.frames, mask))  # nan there would reach its parameters
             fual = frame_utterance_alignment_loss(
-                classifier(pooled.frames), logits, pooled.weights, mask, target=self.target, detach=self.detach
+                frame_logits, logits, pooled.weights, mask, target=self.target, detach=self.detach
             )
         loss = cross_entropy + self.eal_weight * eal + self.fual_weight * fual
         return Objective(loss, cross_entropy, eal, fual, logits)

@@ -32,8 +32,6 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor | None) -> Tensor:
         """Frames (batch, time, dim), finite on padding, to encoded frames, meaningless on padding."""
-        if frames.shape[1] == 0:
-            return frames
         for layer in self.layers:
             frames = layer(frames, mask)
         return frames

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import check_frames
+from framealign._checks import check_frames, check_integer
 from framealign.masking import compute_dtype, frame_counts, zero_padding
 from framealign.pooling.pooled import Pooled, known_width
 
@@ -38,6 +38,8 @@ class MaxPooling(nn.Module):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        if dim is not None:
+            check_integer("dim", dim, 1)
         self.dim = dim
 
     @property

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import check_frames
+from framealign._checks import check_frames, check_integer
 from framealign.functional.attentive import weighted_sum
 from framealign.masking import compute_dtype, masked_softmax, zero_padding
 from framealign.pooling.pooled import Pooled, known_width
@@ -35,6 +35,8 @@ class MeanPooling(nn.Module):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        if dim is not None:
+            check_integer("dim", dim, 1)
         self.dim = dim
 
     @property

@@ -23,6 +23,11 @@ class Pooled(NamedTuple):
     cls: Tensor | None
 
 
+def check_pooled(pooled: Pooled) -> None:
+    if not isinstance(pooled, Pooled):
+        raise TypeError(f"`pooled` must be the Pooled that a pooling returns, got {type(pooled).__name__}.")
+
+
 def known_width(module_name: str, dim: int | None) -> int:
     """The width a parameter-free pooling was told, for its `output_dim`."""
     if dim is None:

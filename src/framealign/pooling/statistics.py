@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames
+from framealign._checks import check_frames, check_integer
 from framealign.functional.attentive_statistics import weighted_statistics
 from framealign.masking import zero_padding
 from framealign.pooling.mean import uniform_weights
@@ -39,6 +39,8 @@ class StatisticsPooling(nn.Module):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        if dim is not None:
+            check_integer("dim", dim, 1)
         self.dim = dim
 
     @property

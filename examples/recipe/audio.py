@@ -1,0 +1,165 @@
+"""Reading speech, and refusing what is not fit to train on.
+
+soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a further package since 2.9.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torchaudio.transforms import Resample
+from tqdm import tqdm
+
+from recipe.corpora.corpus import Corpus, Skipped, Utterance
+from recipe.errors import RecipeError
+
+SAMPLE_RATE = 16_000
+SHORTEST = 400  # samples in one frame of wav2vec 2.0 and its relatives
+
+# programs that write to a pipe do not know the length yet when they write the header
+PIPED = 0x7FFFF000  # bytes; a wav header then tells 0, or this many or more
+UNKNOWN_LENGTH = 2**63 - 1  # samples; what libsndfile makes of such a FLAC header
+GIT_LFS = b"version https://git-lfs"
+
+
+class AudioError(RecipeError):
+    """A file that cannot be used; `reason` says why without the file's name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}.")
+        self.reason = reason
+
+
+def usable_audio(corpus: Corpus, progress: bool = True) -> Iterator[tuple[Utterance, Tensor]]:
+    """Every utterance of `corpus` with its waveform, one at a time: seven hours of speech need not fit in memory.
+
+    An utterance whose file cannot be used is moved to `corpus.skipped`, with the reason. So whoever takes
+    features from this iterator reads every file once, and has the checked corpus at the end of it.
+
+    Raises:
+        RecipeError: As soon as more than half of the files turn out unusable; the copy is then broken.
+    """
+    utterances = list(corpus.utterances)
+    unusable = 0
+    for utterance in tqdm(utterances, desc="reading audio", unit="file", disable=not progress):
+        try:
+            waveform = read_waveform(utterance.path)
+        except AudioError as error:
+            corpus.utterances.remove(utterance)
+            corpus.skipped.append(Skipped(utterance.path, error.reason))
+            unusable += 1
+            if 2 * unusable > len(utterances):
+                raise RecipeError(
+                    f"{corpus.name}: more than half of its {len(utterances)} audio files cannot be used. {error}"
+                ) from None
+            continue
+        yield utterance, waveform
+
+
+def check_audio(corpus: Corpus, progress: bool = True) -> Corpus:
+    """`corpus` after every file was read once: what cannot be used is in `skipped`. See `usable_audio`."""
+    for _ in usable_audio(corpus, progress):
+        pass
+    return corpus
+
+
+def read_waveform(path: Path) -> Tensor:
+    """Read a file of any rate and number of channels as (samples,): float32, mono, at `SAMPLE_RATE`.
+
+    Raises:
+        AudioError: When the file is missing, empty, no audio, truncated, silent, not finite, or shorter than a frame.
+    """
+    samples, rate = decode(path)
+    if len(samples) == 0:
+        raise AudioError(path, "holds no samples; copy or unpack it again")
+    # in numpy: torch's threads cost more than the work on arrays as short as these
+    if not np.isfinite(samples).all():
+        raise AudioError(path, "holds NaN or infinite samples; convert it again from its source")
+    mono = samples.mean(axis=1)
+    if mono.min() == mono.max():
+        raise AudioError(path, "is digitally silent; copy or unpack it again")
+    waveform = resampler(rate)(torch.from_numpy(mono))
+    if len(waveform) < SHORTEST:
+        raise AudioError(
+            path,
+            f"is shorter than one frame: {len(waveform)} samples at {SAMPLE_RATE} Hz, of {SHORTEST}; leave it out",
+        )
+    return waveform
+
+
+@cache
+def resampler(rate: int) -> Resample:
+    """From `rate` to `SAMPLE_RATE`.
+
+    The filter grows with both terms of the reduced ratio of the rates: for TESS's 24 414 Hz it would take seconds
+    and 400 MB. The nearest ratio of small numbers is off by about one part in a million, less than the clock of a
+    recorder, and is the exact one for the usual rates.
+    """
+    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(1000)
+    return Resample(ratio.numerator, ratio.denominator)
+
+
+def decode(path: Path) -> tuple[np.ndarray, int]:
+    """The samples of a file, (samples, channels) float32, and its rate; AudioError unless all of it is there."""
+    content = with_true_length(path, file_content(path))
+    try:
+        file = soundfile.SoundFile(io.BytesIO(content))
+    except soundfile.SoundFileError:
+        raise AudioError(path, "is not audio, or its header is damaged; copy, unpack or convert it again") from None
+    with file:
+        if file.frames == UNKNOWN_LENGTH:
+            raise AudioError(path, "was written to a pipe and does not tell its length; convert it again, to a file")
+        try:
+            samples = file.read(dtype="float32", always_2d=True)
+            complete = len(samples) == file.frames
+        except soundfile.SoundFileError:  # what a truncated FLAC file ends in
+            complete = False
+        if not complete:
+            raise AudioError(path, "is truncated or damaged; copy or unpack it again")
+        return samples, file.samplerate
+
+
+def file_content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise AudioError(path, "does not exist; check the path, or unpack the corpus again") from None
+    except OSError as error:
+        raise AudioError(path, f"cannot be read ({error.strerror}); check what it is and its permissions") from None
+    if not content:
+        raise AudioError(path, "is empty (0 bytes); copy or unpack it again")
+    if content.startswith(GIT_LFS):
+        raise AudioError(path, "is a pointer of Git LFS and not audio; run `git lfs pull` in the corpus's directory")
+    return content
+
+
+def with_true_length(path: Path, content: bytes) -> bytes:
+    """A wav file's content; its header then tells as many bytes of sound as there are.
+
+    libsndfile reads a truncated wav without a word, and reads nothing of one that was written to a pipe with a
+    length of 0. So the chunks are walked here: some recorders put others before and after the one with the sound.
+    """
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return content
+    start = 12
+    while start + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, start)
+        start += 8
+        if name == b"data":
+            held = len(content) - start
+            if size == 0 or size >= PIPED:
+                return content[: start - 4] + struct.pack("<I", held) + content[start:]
+            if size > held:
+                raise AudioError(
+                    path, f"is truncated: it holds {held} of the {size} bytes of its sound; copy or unpack it again"
+                )
+            return content
+        start += size + size % 2  # chunks begin at even offsets
+    return content

@@ -1,0 +1,39 @@
+"""The one interface of the recipe to a speech encoder: waveforms in, frames and mask out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from framealign import lengths_to_mask
+
+
+class Backbone(nn.Module, ABC):
+    """A speech encoder in two parts: a frozen front end, and the part that is fine-tuned.
+
+    The front end runs on one utterance at a time, without padding. wav2vec2-base normalises its first layer
+    over time, so in a padded batch the padding would change the features of every shorter utterance, whatever
+    the attention mask. Frozen as it is, its features can be computed once and kept.
+    """
+
+    dim: int  # of a frame
+
+    @abstractmethod
+    def features(self, waveform: Tensor) -> Tensor:
+        """The frozen front end: (samples,) at 16 kHz to (steps, width)."""
+
+    @abstractmethod
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded features (batch, steps, width) and their mask to frames (batch, time, dim) and theirs."""
+
+    def forward(self, waveforms: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.encode(*pad([self.features(waveform) for waveform in waveforms]))
+
+
+def pad(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A padded batch of features and its mask."""
+    lengths = torch.tensor([len(steps) for steps in features])
+    padded = pad_sequence(list(features), batch_first=True)
+    return padded, lengths_to_mask(lengths, max_length=padded.shape[1]).to(padded.device)

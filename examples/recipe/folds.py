@@ -1,0 +1,114 @@
+"""Cross-validation folds in which no speaker is on two sides."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe.corpora.corpus import Corpus, Utterance
+from recipe.errors import RecipeError
+
+SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Fold:
+    number: int
+    train: list[Utterance]
+    validation: list[Utterance]
+    test: list[Utterance]
+
+    def sides(self) -> dict[str, list[Utterance]]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def session_folds(corpus: Corpus) -> list[Fold]:
+    """Leave one session out; in the held-out session the man is validation and the woman is test.
+
+    Speakers are named by session and sex, as in "Ses01F".
+    """
+    folds = []
+    for number, session in enumerate(sorted({u.session for u in corpus.utterances}), start=1):
+        held_out = [u for u in corpus.utterances if u.session == session]
+        folds.append(
+            Fold(
+                number,
+                train=[u for u in corpus.utterances if u.session != session],
+                validation=[u for u in held_out if u.speaker.endswith("M")],
+                test=[u for u in held_out if u.speaker.endswith("F")],
+            )
+        )
+    return checked(folds, corpus.classes)
+
+
+def speaker_folds(corpus: Corpus, groups: Sequence[Sequence[str]]) -> list[Fold]:
+    """One fold for each group of speakers: the group is test, the next group validation, the others train."""
+    folds = []
+    for number, test in enumerate(groups, start=1):
+        validation = groups[number % len(groups)]
+        folds.append(
+            Fold(
+                number,
+                train=[u for u in corpus.utterances if u.speaker not in (*test, *validation)],
+                validation=[u for u in corpus.utterances if u.speaker in validation],
+                test=[u for u in corpus.utterances if u.speaker in test],
+            )
+        )
+    return checked(folds, corpus.classes)
+
+
+def checked(folds: list[Fold], classes: Sequence[str]) -> list[Fold]:
+    """The folds, unless a speaker is on two sides or a side lacks a class: those would make scores meaningless."""
+    for fold in folds:
+        speakers = {side: {u.speaker for u in utterances} for side, utterances in fold.sides().items()}
+        for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+            if shared := sorted(speakers[first] & speakers[second]):
+                raise RecipeError(
+                    f"fold {fold.number}: speaker {', '.join(shared)} is in both {first} and {second}; "
+                    "scores would measure the memory of a voice. Mend the speakers of the corpus."
+                )
+        for side, utterances in fold.sides().items():
+            if missing := [label for label in classes if label not in {u.label for u in utterances}]:
+                raise RecipeError(
+                    f"fold {fold.number}: {side} has no utterance of {', '.join(missing)}; "
+                    "complete the corpus, or choose other classes."
+                )
+    return folds
+
+
+def fold_records(folds: list[Fold], classes: Sequence[str]) -> list[dict]:
+    """The folds as plain data, as they stand in `folds.json`."""
+    records = []
+    for fold in folds:
+        record: dict = {"fold": fold.number}
+        for side, utterances in fold.sides().items():
+            counts = Counter(u.label for u in utterances)
+            record[side] = {
+                "speakers": sorted({u.speaker for u in utterances}),
+                "counts": {label: counts[label] for label in classes},
+                "utterances": [u.id for u in utterances],
+            }
+        records.append(record)
+    return records
+
+
+def write_folds(path: Path, folds: list[Fold], classes: Sequence[str]) -> None:
+    path.write_text(json.dumps(fold_records(folds, classes), indent=1) + "\n")
+
+
+def fold_table(folds: list[Fold], classes: Sequence[str]) -> str:
+    """A table of counts for the terminal."""
+    header = ["fold", "side", "utterances", *classes, "speakers"]
+    rows = []
+    for record in fold_records(folds, classes):
+        for side in SIDES:
+            part = record[side]
+            counts = [str(count) for count in part["counts"].values()]
+            rows.append([str(record["fold"]), side, str(len(part["utterances"])), *counts, " ".join(part["speakers"])])
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
+    return "\n".join(lines)

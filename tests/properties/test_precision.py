@@ -1,0 +1,57 @@
+"""Point 6: half precision in, float32 losses out, within the half precision's tolerance of float64."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+
+from cases import LOSSES, OBJECTIVE, POOLINGS, Case, assert_close, make_inputs, oracle, run
+from framealign import EmotionalAttentionLoss
+from framealign.diagnostics import anchor_cosine
+from framealign.functional import cls_attention, masked_mean, weighted_statistics
+from strategies import half_precision, masks, seeds
+
+
+@pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
+@given(mask=masks(), seed=seeds, dtype=half_precision)
+def test_half_precision_inputs(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+    module, inputs = case.build(dtype), make_inputs(case, mask, dtype, seed)
+    exact = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    outputs = run(module, inputs, mask)
+    expected = oracle(case, copy.deepcopy(module).double(), exact, mask)
+    assert_close(outputs, expected, dtype)
+    for name in {"loss", "cross_entropy", "eal", "fual", "weights"} & outputs.keys():
+        assert outputs[name].dtype == torch.float32, name
+    for name in {"utterance", "frames", "cls"} & outputs.keys():
+        assert outputs[name].dtype == dtype, name
+
+
+@pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
+@given(mask=masks(), seed=seeds, dtype=half_precision)
+def test_autocast(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+    module, inputs = case.build(torch.float32), make_inputs(case, mask, torch.float32, seed)
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = run(module, inputs, mask)
+    exact = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    expected = oracle(case, copy.deepcopy(module).double(), exact, mask)
+    # A loss has no matrix of its own for autocast to round, so it keeps every digit
+    assert_close(outputs, expected, torch.float32 if case in LOSSES else dtype)
+    for name in {"loss", "cross_entropy", "eal", "fual", "weights"} & outputs.keys():
+        assert outputs[name].dtype == torch.float32, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> None:
+    """D = 1024 with entries of 100: the squares sum to 1e7, and float16 ends at 65,504."""
+    frames = 100 * torch.randn(2, 7, 1024).sign().to(dtype)
+    frames[:, 1] = frames[:, 0]
+    anchor, exact = frames[:, 0], frames.double()
+    loss = EmotionalAttentionLoss()(frames, anchor)
+    assert_close(loss, EmotionalAttentionLoss()(exact, exact[:, 0]))
+    assert_close(anchor_cosine(frames, anchor), anchor_cosine(exact, exact[:, 0]))
+    assert_close(cls_attention(frames, anchor), cls_attention(exact, exact[:, 0]))
+    weights = torch.full((2, 7), 1 / 7)
+    assert_close(weighted_statistics(frames, weights), weighted_statistics(exact, weights.double()))
+    assert_close(masked_mean(frames.abs().repeat(1, 200, 1)), torch.full((2, 1024), 100.0))

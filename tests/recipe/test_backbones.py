@@ -1,0 +1,137 @@
+"""Backbones: padding must not change a frame, and what cannot be loaded says so in one line."""
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from recipe.backbones import load_backbone, pad
+from recipe.errors import RecipeError
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+SAVED = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model, {}),
+    "wav2vec2-layer-norm": (
+        Wav2Vec2Config,
+        Wav2Vec2Model,
+        {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
+    ),
+    "hubert": (HubertConfig, HubertModel, {}),
+    "wavlm": (WavLMConfig, WavLMModel, {}),
+}
+
+
+def save(name, folder):
+    config_class, model_class, options = SAVED[name]
+    model_class(config_class(**SMALL, **options)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(params=["tiny", "dvector", *SAVED])
+def backbone(request, tmp_path):
+    name = request.param
+    return load_backbone(save(name, tmp_path) if name in SAVED else name).eval()
+
+
+def waveforms():
+    # Level, length and offset all differ: whatever is normalised over a batch would show
+    return [scale * torch.randn(samples) + 0.01 for samples, scale in ((48_000, 0.1), (400, 0.5), (9_999, 0.001))]
+
+
+@torch.no_grad()
+def test_an_utterance_alone_equals_the_same_one_in_a_padded_batch(backbone):
+    batch = waveforms()
+    frames, mask = backbone(batch)
+    assert frames.shape == (*mask.shape, backbone.dim)
+    for waveform, padded, real in zip(batch, frames, mask, strict=True):
+        alone, alone_mask = backbone([waveform])
+        assert alone_mask.all()
+        assert alone.shape[1] == real.sum() >= 1
+        torch.testing.assert_close(padded[real], alone[0], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_naive_padding_does_change_frames(tmp_path):
+    """The test above can fail: a padded waveform, as transformers pads it, changes the short clip's frames."""
+    model = load_backbone(save("wav2vec2", tmp_path)).eval().model
+    long, _, short = waveforms()
+    padded = torch.stack([long, torch.nn.functional.pad(short, (0, len(long) - len(short)))])
+    attention_mask = torch.arange(len(long)) < torch.tensor([[len(long)], [len(short)]])
+    together = model(padded, attention_mask=attention_mask).last_hidden_state[1]
+    alone = model(short[None]).last_hidden_state[0]
+    assert (together[: len(alone)] - alone).norm() > 0.1 * alone.norm()
+
+
+def test_the_front_end_is_frozen_and_the_rest_is_not(backbone):
+    backbone.train()
+    features, mask = pad([backbone.features(waveform) for waveform in waveforms()])
+    assert not features.requires_grad
+    frames, _ = backbone.encode(features, mask)
+    frames.sum().backward()
+    trained = [name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.any()]
+    assert trained
+    assert all(p.grad is None for name, p in backbone.named_parameters() if "feature_extractor" in name)
+
+
+@torch.no_grad()
+def test_training_mode_neither_masks_nor_drops_layers(tmp_path):
+    """SpecAugment fails on short clips, and layer drop would skip layers at random: both are off."""
+    config = load_backbone(save("wav2vec2", tmp_path)).model.config
+    assert config.layerdrop == 0
+    assert config.apply_spec_augment is False
+
+
+def test_the_real_name_is_loaded_through_transformers(monkeypatch):
+    """Without a network the default backbone ends in one line that says what to do."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        RecipeError, match=r"^backbone no-one/no-such-model: cannot be loaded .*--backbone dvector"
+    ) as error:
+        load_backbone("no-one/no-such-model")
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_of_the_wrong_kind(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="is a bert model, not one of wav2vec2, hubert, wavlm"):
+        load_backbone(str(tmp_path))
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(RecipeError, match="there is no such folder"):
+        load_backbone(str(tmp_path / "nowhere"))
+
+
+def test_weights_or_preprocessor_missing(tmp_path):
+    Wav2Vec2Config(**SMALL).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="its configuration loads, but its weights or its preprocessor do not"):
+        load_backbone(str(tmp_path))
+
+
+def test_dvector_does_not_import_the_packages_audio_stack():
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; sys.path.insert(0, 'examples'); from recipe.backbones import load_backbone; "
+        "load_backbone('dvector'); print([m for m in ('resemblyzer', 'librosa', 'webrtcvad') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

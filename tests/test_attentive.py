@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import Tensor
+
+from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
+from framealign import AttentivePooling
+from framealign.functional import attentive_pooling
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("case", cases_of(AttentivePooling), ids=str)
+def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
+    assert_matches_oracle(case, mask)
+
+
+def test_output_dim_and_defaults() -> None:
+    pooling = AttentivePooling(6)
+    assert pooling.output_dim == 6
+    assert {name: tuple(p.shape) for name, p in pooling.named_parameters()} == {
+        "scorer.project.0.weight": (128, 6),
+        "scorer.project.0.bias": (128,),
+        "scorer.score.weight": (1, 128),
+    }
+    assert [tuple(p.shape) for p in AttentivePooling(6, hidden_dim=None).parameters()] == [(1, 6)]
+
+
+def test_a_learned_vector_scores_by_hand() -> None:
+    pooling = AttentivePooling(2, hidden_dim=None)
+    torch.nn.init.constant_(pooling.scorer.score.weight, 1.0)
+    pooled = pooling(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))  # scores 1 and 0
+    assert_close(pooled.weights, [[0.7310586, 0.2689414]])
+    assert_close(pooled.utterance, [[0.7310586, 0.0]])
+    assert pooled.cls is None
+
+
+def test_the_functional_equals_the_module() -> None:
+    pooling, frames, mask = AttentivePooling(4), torch.randn(4, 5, 4), MASKS["ragged"]
+    utterance, weights = attentive_pooling(frames, pooling.scorer(frames), mask)
+    assert_close(utterance, pooling(frames, mask).utterance)
+    assert_close(weights, pooling(frames, mask).weights)
+
+
+def test_messages() -> None:
+    with pytest.raises(TypeError, match=r"`hidden_dim` must be an integer, got float"):
+        AttentivePooling(4, hidden_dim=2.0)
+    with pytest.raises(ValueError, match=r"`hidden_dim` must be at least 1, got 0"):
+        AttentivePooling(4, hidden_dim=0)
+    with pytest.raises(TypeError, match=r"`dim` must be an integer, got bool"):
+        AttentivePooling(True)
+    with pytest.raises(ValueError, match=r"`logits` must have shape \(batch, time\) = \(2, 3\) to match `frames`, got"):
+        attentive_pooling(torch.ones(2, 3, 4), torch.ones(2, 4))
+    with pytest.raises(TypeError, match=r"`logits` must be floating point, got torch.int64"):
+        attentive_pooling(torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"`logits` must be on the device of `frames`, cpu, got meta"):
+        attentive_pooling(torch.ones(2, 3, 4), torch.ones(2, 3, device="meta"))
+
+
+def test_the_functional_never_reads_padding() -> None:
+    mask = MASKS["an empty utterance"]
+    frames, logits = torch.randn(*mask.shape, 4), torch.randn(mask.shape)
+    results = []
+    for junk in (0.0, torch.nan):
+        leaves = frames.masked_fill(~mask[..., None], junk), logits.masked_fill(~mask, junk)
+        outputs = attentive_pooling(*(leaf.requires_grad_() for leaf in leaves), mask)
+        results.append([*outputs, *torch.autograd.grad(outputs[0].square().sum(), leaves)])
+    assert_equal(results[1], results[0])
+    assert all(value.isfinite().all() for value in results[1])

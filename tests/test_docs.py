@@ -1,0 +1,60 @@
+"""The Python blocks of README.md and docs/ run, in order, in one namespace per file.
+
+A block right below the comment `<!-- not run -->` is shown and not run.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.is_file())
+BLOCK = re.compile(
+    r"^(?P<skipped><!-- not run -->\s*)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S
+)
+
+
+def blocks_to_run(text: str) -> list[tuple[int, str]]:
+    """(line, code) of each block, the code without the indentation that it has inside a list."""
+    found = []
+    for match in BLOCK.finditer(text):
+        if match["skipped"] is None:
+            code = re.sub(rf"^{match['indent']}", "", match["code"], flags=re.M)
+            found.append((text.count("\n", 0, match.start("code")), code))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_blocks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # so that a block that writes a file leaves none here
+    namespace: dict[str, object] = {"__name__": "__docs__"}
+    for line, code in blocks_to_run(path.read_text(encoding="utf-8")):
+        exec(compile("\n" * line + code, str(path), "exec"), namespace)
+
+
+def test_finds_blocks() -> None:
+    text = """
+```python
+x = 1
+```
+- in a list
+  ```python title="a.py"
+  if x:
+      y = x + 1
+  ```
+<!-- not run -->
+```python
+raise SystemExit
+```
+```bash
+false
+```
+<!-- another comment -->
+```python
+z = y
+```
+"""
+    blocks = blocks_to_run(text)
+    assert [code for _, code in blocks] == ["x = 1\n", "if x:\n    y = x + 1\n", "z = y\n"]
+    assert text.splitlines()[blocks[0][0]] == "x = 1"

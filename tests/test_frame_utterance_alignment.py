@@ -1,0 +1,190 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cases import FUAL, MASKS, Case, assert_close, assert_equal, assert_matches_oracle
+from framealign import AttentivePooling, CLSSelfAttentionPooling, FrameUtteranceAlignmentLoss
+from framealign.functional import frame_utterance_alignment_loss
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("case", FUAL, ids=str)
+def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
+    assert_matches_oracle(case, mask)
+
+
+def test_by_hand() -> None:
+    frame_logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])  # (0.5, 0.5) on average
+    p = 1 / (1 + math.exp(-2))
+    forward = p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5)
+    backward = 0.5 * math.log(0.5 / p) + 0.5 * math.log(0.5 / (1 - p))
+    utterance_logits = torch.tensor([[2.0, 0.0]])
+    assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits), forward)
+    assert_close(FrameUtteranceAlignmentLoss(target="frames")(frame_logits, utterance_logits), backward)
+
+
+def test_uniform_weights_are_the_default() -> None:
+    frame_logits, utterance_logits, mask = torch.randn(3, 5, 4), torch.randn(3, 4), MASKS["holes"]
+    uniform = mask / mask.sum(dim=1, keepdim=True)
+    expected = FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits, uniform, mask)
+    assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits, None, mask), expected)
+
+
+def test_reductions() -> None:
+    mask = MASKS["an empty utterance"]
+    arguments = torch.randn(*mask.shape, 3), torch.randn(len(mask), 3), None, mask
+    each = FrameUtteranceAlignmentLoss(reduction="none")(*arguments)
+    assert each[1] == 0
+    assert_close(FrameUtteranceAlignmentLoss(reduction="sum")(*arguments), each.sum())
+    assert_close(FrameUtteranceAlignmentLoss()(*arguments), each.sum() / 3)
+
+
+@pytest.mark.parametrize("detach", ["utterance", "frames"])
+@pytest.mark.parametrize("target", ["utterance", "frames"])
+def test_no_gradient_flows_into_a_detached_side(target: str, detach: str) -> None:
+    frames, utterance = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    FrameUtteranceAlignmentLoss(target=target, detach=detach)(frames, utterance).backward()
+    stopped, followed = (utterance, frames) if detach == "utterance" else (frames, utterance)
+    assert stopped.grad is None or not stopped.grad.any()
+    assert followed.grad.any()
+
+
+@pytest.mark.parametrize("pooling", [AttentivePooling(8), CLSSelfAttentionPooling(8)], ids=["attentive", "cls"])
+def test_a_linear_classifier_gives_the_utterance_the_mean_of_the_frames_logits(pooling: nn.Module) -> None:
+    """So the loss is the gap between the softmax of a mean and the mean of softmaxes."""
+    classifier, mask = nn.Linear(8, 3), MASKS["an empty utterance"]
+    pooled = pooling(torch.randn(*mask.shape, 8), mask)
+    frame_logits, real = classifier(pooled.frames), mask.any(dim=1)
+    mean_logits = torch.einsum("bt,btc->bc", pooled.weights, frame_logits)
+    assert_close(classifier(pooled.utterance)[real], mean_logits[real])
+    p, q = mean_logits.softmax(dim=1), torch.einsum("bt,btc->bc", pooled.weights, frame_logits.softmax(dim=2))
+    gap = (p * (p / q).log())[real].sum(dim=1).mean()
+    loss = FrameUtteranceAlignmentLoss()(frame_logits, classifier(pooled.utterance), pooled.weights, mask)
+    assert_close(loss, gap)
+    assert gap > 0
+
+
+class TestExtremes:
+    @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e4), (torch.float16, 6e4), (torch.bfloat16, 1e4)])
+    @pytest.mark.parametrize("target", ["utterance", "frames"])
+    def test_opposite_certainties(self, target: str, dtype: torch.dtype, size: float) -> None:
+        """One frame sure of one class, the utterance of the other: the divergence is the gap of the logits."""
+        frame_logits = torch.tensor([[[size, -size]]], dtype=dtype, requires_grad=True)
+        utterance_logits = torch.tensor([[-size, size]], dtype=dtype, requires_grad=True)
+        loss = FrameUtteranceAlignmentLoss(target=target)(frame_logits, utterance_logits)
+        assert loss.dtype == torch.float32
+        assert_close(loss, 2 * torch.tensor(size, dtype=dtype).float())
+        loss.backward()
+        sign = 1 if target == "utterance" else -1
+        follower = (frame_logits if target == "utterance" else utterance_logits).grad.flatten()
+        assert_close(follower, [1.0, -1.0] if sign == 1 else [-1.0, 1.0])
+
+    def test_a_class_that_no_frame_believes_in(self) -> None:
+        """`sum a p` underflows to 0 there in the linear domain, and its logarithm to -inf."""
+        frame_logits = torch.tensor([[[0.0, -500.0], [0.0, -300.0]]], requires_grad=True)
+        loss = FrameUtteranceAlignmentLoss()(frame_logits, torch.zeros(1, 2))
+        # log p_bar = (0, -300 + log(1/2)) up to exp(-200)
+        assert_close(loss, 0.5 * math.log(0.5) + 0.5 * (math.log(0.5) + 300 + math.log(2)))
+        loss.backward()
+        assert_close(frame_logits.grad, [[[0.0, 0.0], [0.5, -0.5]]])
+
+    def test_rounded_weights_cannot_make_the_loss_negative(self) -> None:
+        weights = torch.rand(8, 200).softmax(dim=1).bfloat16()
+        logits = torch.randn(8, 5)
+        loss = FrameUtteranceAlignmentLoss(reduction="none")(logits[:, None].expand(-1, 200, -1), logits, weights)
+        assert_close(loss, torch.zeros(8))
+
+
+class TestGradientToTheWeights:
+    """`-sum_c p_u p_tc / p_bar`, for a weight of exactly 0 too; and + 1, from dividing the weights by their sum."""
+
+    def setup_method(self) -> None:
+        torch.manual_seed(0)
+        self.frame_logits, self.utterance_logits = torch.randn(1, 4, 3).double(), torch.randn(1, 3).double()
+        self.weights = torch.tensor([[0.5, 0.0, 0.3, 0.2]], dtype=torch.float64, requires_grad=True)
+        p_t, p_u = self.frame_logits.softmax(dim=2)[0], self.utterance_logits.softmax(dim=1)[0]
+        self.contract = -(p_u * p_t / (self.weights.detach()[0] @ p_t)).sum(dim=1)
+
+    def gradient(self, weights: Tensor, leaf: Tensor) -> Tensor:
+        loss = FrameUtteranceAlignmentLoss()(self.frame_logits, self.utterance_logits, weights)
+        return torch.autograd.grad(loss, leaf)[0][0]
+
+    def test_as_it_stands(self) -> None:
+        assert_close(self.gradient(self.weights, self.weights), self.contract + 1)
+
+    def test_through_a_softmax_the_constant_vanishes(self) -> None:
+        logits = torch.tensor([[0.3, -900.0, 0.1, 1.0]], dtype=torch.float64, requires_grad=True)
+        weights = logits.softmax(dim=1)
+        assert weights[0, 1] == 0
+        p_t, p_u = self.frame_logits.softmax(dim=2)[0], self.utterance_logits.softmax(dim=1)[0]
+        formula = -(p_u * p_t / (weights[0] @ p_t)).sum(dim=1)
+        (expected,) = torch.autograd.grad(weights, logits, formula[None])
+        assert_close(self.gradient(logits.softmax(dim=1), logits), expected[0])
+
+    @pytest.mark.parametrize("tiny", [1e-30, 1e-42, 0.0])
+    def test_is_continuous_down_to_zero_in_float32(self, tiny: float) -> None:
+        weights = torch.tensor([[0.5, tiny, 0.3, 0.2]], requires_grad=True)
+        self.frame_logits, self.utterance_logits = self.frame_logits.float(), self.utterance_logits.float()
+        assert_close(self.gradient(weights, weights), self.contract.float() + 1)
+
+    def test_is_finite_where_only_a_frame_of_weight_zero_believes_in_a_class(self) -> None:
+        frame_logits = torch.tensor([[[0.0, -1e4], [-1e4, 0.0]]])
+        weights = torch.tensor([[1.0, 0.0]], requires_grad=True)
+        FrameUtteranceAlignmentLoss()(frame_logits, torch.zeros(1, 2), weights).backward()
+        assert weights.grad.isfinite().all()
+        assert weights.grad[0, 1] < -1e30
+
+
+def test_twenty_thousand_frames() -> None:
+    frame_logits, utterance_logits = torch.randn(1, 20_000, 2), torch.randn(1, 2)
+    p, q = utterance_logits.softmax(dim=1), frame_logits.softmax(dim=2).mean(dim=1)
+    assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits), (p * (p / q).log()).sum())
+
+
+def test_strided_inputs() -> None:
+    frame_logits, utterance_logits = torch.randn(3, 5, 4), torch.randn(3, 4)
+    transposed = frame_logits.transpose(0, 1).contiguous().transpose(0, 1)
+    loss = FrameUtteranceAlignmentLoss()
+    assert_equal(loss(transposed, utterance_logits), loss(frame_logits, utterance_logits))
+    shared = utterance_logits[:1].expand(3, -1)
+    assert_equal(loss(frame_logits, shared), loss(frame_logits, shared.clone()))
+
+
+def test_the_functional_equals_the_module() -> None:
+    options = {"target": "frames", "detach": "utterance", "reduction": "sum"}
+    arguments = torch.randn(2, 3, 4), torch.randn(2, 4), torch.rand(2, 3)
+    expected = FrameUtteranceAlignmentLoss(**options)(*arguments)
+    assert_equal(frame_utterance_alignment_loss(*arguments, **options), expected)
+
+
+def test_repr_shows_the_options() -> None:
+    text = "FrameUtteranceAlignmentLoss(target='frames', detach=None, reduction='sum')"
+    assert repr(FrameUtteranceAlignmentLoss(target="frames", reduction="sum")) == text
+
+
+def test_messages() -> None:
+    frame_logits, logits, loss = torch.randn(2, 3, 4), torch.randn(2, 4), FrameUtteranceAlignmentLoss()
+    with pytest.raises(ValueError, match=r"`target` must be one of 'utterance', 'frames', got 'frame'"):
+        FrameUtteranceAlignmentLoss(target="frame")
+    with pytest.raises(ValueError, match=r"`detach` must be one of None, 'utterance', 'frames', got 'both'"):
+        FrameUtteranceAlignmentLoss(detach="both")
+    with pytest.raises(ValueError, match=r"`reduction` must be one of 'mean', 'sum', 'none', got 'frames'"):
+        FrameUtteranceAlignmentLoss(reduction="frames")
+    with pytest.raises(ValueError, match=r"`frame_logits` must have shape \(batch, time, classes\), got \(2, 4\)"):
+        loss(logits, logits)
+    with pytest.raises(ValueError, match=r"`utterance_logits` must have shape .* = \(2, 4\) to match `frame_logits`"):
+        loss(frame_logits, logits[:, :3])
+    with pytest.raises(TypeError, match=r"`utterance_logits` must be floating point, got torch.int64"):
+        loss(frame_logits, logits.long())
+    with pytest.raises(ValueError, match=r"`utterance_logits` must be on the device of `frame_logits`, cpu, got meta"):
+        loss(frame_logits, logits.to("meta"))
+    with pytest.raises(ValueError, match=r"`weights` must have shape \(batch, time\) = \(2, 3\) to match `frame_logit"):
+        loss(frame_logits, logits, torch.ones(2, 4))
+    with pytest.raises(TypeError, match=r"`weights` must be floating point, got torch.bool"):
+        loss(frame_logits, logits, torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"`mask` must be bool, True at real frames, got torch.float32"):
+        loss(frame_logits, logits, None, torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"`mask` must have shape .* = \(2, 3\) to match `frame_logits`, got \(2, 4\)"):
+        loss(frame_logits, logits, None, torch.ones(2, 4, dtype=torch.bool))

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch import Tensor
+
+from cases import MASKS, assert_equal
+from framealign import lengths_to_mask
+from framealign.functional import pack, unpack
+
+each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+
+
+@each_mask
+def test_pack_puts_the_real_frames_in_a_row(mask: Tensor) -> None:
+    frames = torch.randn(*mask.shape, 4).masked_fill(~mask[..., None], torch.nan)
+    packed, cu_seqlens = pack(frames, mask)
+    assert cu_seqlens.dtype == torch.int32
+    assert cu_seqlens.shape == (len(mask) + 1,)
+    assert cu_seqlens[0] == 0
+    assert packed.shape == (int(mask.sum()), 4)
+    for i, real in enumerate(mask):
+        assert_equal(packed[cu_seqlens[i] : cu_seqlens[i + 1]], frames[i, real])
+
+
+@each_mask
+def test_unpack_inverts_pack(mask: Tensor) -> None:
+    lengths = mask.sum(dim=1)
+    prefix = lengths_to_mask(lengths, max_length=mask.shape[1])
+    frames = torch.randn(*mask.shape, 4)
+    unpacked, unpacked_mask = unpack(*pack(frames, prefix), max_length=mask.shape[1])
+    assert_equal(unpacked_mask, prefix)
+    assert_equal(unpacked, frames.masked_fill(~prefix[..., None], 0.0))
+    assert_equal(pack(*unpack(*pack(frames, mask))), pack(frames, mask))
+
+
+def test_without_a_mask_every_frame_is_packed() -> None:
+    frames = torch.randn(2, 3, 4)
+    packed, cu_seqlens = pack(frames)
+    assert_equal(packed, frames.reshape(6, 4))
+    assert cu_seqlens.tolist() == [0, 3, 6]
+
+
+def test_unpack_cuts_longer_utterances_and_mixes_none() -> None:
+    frames, mask = unpack(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([0, 3, 3, 4]), max_length=2)
+    assert frames.squeeze(2).tolist() == [[1.0, 2.0], [0.0, 0.0], [4.0, 0.0]]
+    assert mask.tolist() == [[True, True], [False, False], [True, False]]
+
+
+def test_gradients_go_back_to_the_frames_they_came_from() -> None:
+    mask = MASKS["holes"]
+    frames = torch.randn(*mask.shape, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: unpack(*pack(x, mask), max_length=4)[0], frames)
+    pack(frames, mask)[0].sum().backward()
+    assert_equal(frames.grad, mask[..., None].expand_as(frames).double())
+
+
+def test_nan_stays_in_its_frame() -> None:
+    frames, _ = unpack(torch.tensor([[torch.nan], [1.0]]), torch.tensor([0, 1, 2]), max_length=2)
+    assert frames.isnan().squeeze(2).tolist() == [[True, False], [False, False]]
+
+
+def test_messages() -> None:
+    packed = torch.randn(3, 4)
+    with pytest.raises(ValueError, match=r"`frames` must have shape \(batch, time, dim\), got \(3, 4\)"):
+        pack(packed)
+    with pytest.raises(TypeError, match=r"`mask` must be bool, True at real frames, got torch.float32"):
+        pack(torch.randn(1, 2, 3), torch.ones(1, 2))
+    with pytest.raises(ValueError, match=r"`packed` must have shape \(frames, dim\), got \(1, 3, 4\)"):
+        unpack(packed[None], torch.tensor([0, 3]))
+    with pytest.raises(TypeError, match=r"`cu_seqlens` must be integer cumulative lengths, got torch.float32"):
+        unpack(packed, torch.tensor([0.0, 3.0]))
+    with pytest.raises(
+        ValueError, match=r"`cu_seqlens` must have shape \(batch \+ 1\), so at least the 0 .* got \(0,\)"
+    ):
+        unpack(packed, torch.tensor([], dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"`cu_seqlens` must be on the device of `packed`, cpu, got meta"):
+        unpack(packed, torch.tensor([0, 3], device="meta"))
+    with pytest.raises(ValueError, match=r"`max_length` must be at least 0, got -1"):
+        unpack(packed, torch.tensor([0, 3]), max_length=-1)

@@ -1,0 +1,143 @@
+"""What every pooling shares: what it takes, what it refuses, and the width it announces."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cases import DIM, POOLINGS, Case, assert_close, assert_equal, run
+from framealign import MaxPooling, MeanPooling, Pooled, StatisticsPooling
+
+each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
+
+
+@each_pooling
+def test_returns_a_pooled(case: Case) -> None:
+    module = case.build(torch.float32)
+    pooled = module(torch.randn(2, 3, DIM))
+    assert isinstance(pooled, Pooled)
+    assert pooled.utterance.shape == (2, module.output_dim)
+    assert_close(pooled.weights.sum(dim=1), torch.ones(2))
+    assert (pooled.cls is None) == ("CLS" not in case.module.__name__)
+
+
+@each_pooling
+def test_strided_inputs(case: Case) -> None:
+    module, mask = case.build(torch.float32), torch.rand(3, 6) > 0.3
+    frames = torch.randn(3, 6, DIM)
+    plain = run(module, {"frames": frames}, mask)
+    strided = {
+        "transposed": (frames.transpose(0, 1).contiguous().transpose(0, 1), mask.T.contiguous().T),
+        "sliced": (torch.randn(3, 6, 2 * DIM)[..., ::2].copy_(frames), torch.stack([mask, ~mask], dim=2)[..., 0]),
+    }
+    for frames_view, mask_view in strided.values():
+        assert not frames_view.is_contiguous()
+        assert_close(run(module, {"frames": frames_view}, mask_view), plain)
+    expanded = run(module, {"frames": frames[:1].expand(3, -1, -1)}, mask[:1].expand(3, -1))
+    assert_close(expanded, run(module, {"frames": frames[:1].repeat(3, 1, 1)}, mask[:1].repeat(3, 1)))
+
+
+@each_pooling
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1)], ids=str)
+def test_one_frame_or_one_utterance(case: Case, shape: tuple[int, int]) -> None:
+    module, frames = case.build(torch.float32), torch.randn(*shape, DIM)
+    outputs = run(module, {"frames": frames}, None)
+    for i in range(shape[0]):
+        alone = run(module, {"frames": frames[i : i + 1]}, None)
+        assert_close({name: value[i : i + 1] for name, value in outputs.items()}, alone)
+    if shape[1] == 1:
+        assert_equal(outputs["weights"], torch.ones(shape))
+
+
+@pytest.mark.parametrize("case", {case.module: case for case in reversed(POOLINGS)}.values(), ids=str)
+def test_twenty_thousand_frames(case: Case) -> None:
+    module, mask = case.build(torch.float32), torch.zeros(1, 20_000, dtype=torch.bool)
+    mask[:, ::400] = True  # few of them real, so that the attention of the reference below is small
+    frames = torch.randn(1, 20_000, DIM)
+    long, short = run(module, {"frames": frames}, mask), run(module, {"frames": frames[:, ::400]}, None)
+    assert_close(long["utterance"], short["utterance"])
+    assert_close(long["weights"][:, ::400], short["weights"])
+
+
+@each_pooling
+def test_state_survives_a_round_trip(case: Case) -> None:
+    module, twin = case.build(), case.module(**case.options).double()
+    twin.load_state_dict(module.state_dict())
+    frames = {"frames": torch.randn(2, 3, DIM, dtype=torch.float64)}
+    assert_equal(run(twin, frames, None), run(module, frames, None))
+
+
+@each_pooling
+def test_meta_tensors_give_shapes(case: Case) -> None:
+    module = case.module(**case.options).to("meta")
+    assert module(torch.empty(2, 3, DIM, device="meta")).utterance.shape == (2, module.output_dim)
+
+
+FRAMES = torch.randn(2, 3, DIM)
+REFUSED = {
+    "a list": (([[1.0]], None), TypeError, "`frames` must be a tensor of shape (batch, time, dim), got list."),
+    "an array": (
+        (np.ones((2, 3, DIM)), None),
+        TypeError,
+        "`frames` must be a tensor of shape (batch, time, dim), got nd",
+    ),
+    "two axes": ((FRAMES[0], None), ValueError, f"`frames` must have shape (batch, time, dim), got (3, {DIM})."),
+    "four axes": ((FRAMES[None], None), ValueError, "`frames` must have shape (batch, time, dim), got (1, 2, 3"),
+    "another width": ((FRAMES[..., :5], None), ValueError, f"`frames` must have dim {DIM}, the `dim` of this module"),
+    "integers": ((FRAMES.long(), None), TypeError, "`frames` must be floating point, got torch.int64; use `frames.fl"),
+    "complex": ((FRAMES.cfloat(), None), TypeError, "`frames` must be floating point, got torch.complex64"),
+    "a float mask": (
+        (FRAMES, torch.ones(2, 3)),
+        TypeError,
+        "`mask` must be bool, True at real frames, got torch.float",
+    ),
+    "an integer mask": (
+        (FRAMES, torch.ones(2, 3, dtype=torch.int64)),
+        TypeError,
+        "got torch.int64; use `attention_mask.bool()` or `lengths_to_mask(...)`.",
+    ),
+    "a mask as a list": (
+        (FRAMES, [[True] * 3] * 2),
+        TypeError,
+        "`mask` must be a bool tensor of shape (batch, time) or",
+    ),
+    "a mask as an array": ((FRAMES, np.ones((2, 3), bool)), TypeError, "(batch, time) or None, got ndarray."),
+    "a longer mask": (
+        (FRAMES, torch.ones(2, 4, dtype=torch.bool)),
+        ValueError,
+        "`mask` must have shape (batch, time) = (2, 3) to match `frames`, got (2, 4).",
+    ),
+    "a mask of another batch": (
+        (FRAMES, torch.ones(3, 3, dtype=torch.bool)),
+        ValueError,
+        "= (2, 3) to match `frames`, g",
+    ),
+    "a mask with an axis more": ((FRAMES, torch.ones(2, 3, 1, dtype=torch.bool)), ValueError, "got (2, 3, 1)."),
+    "a mask elsewhere": (
+        (FRAMES, torch.ones(2, 3, dtype=torch.bool, device="meta")),
+        ValueError,
+        "`mask` must be on the device of `frames`, cpu, got meta; use `mask.to(frames.device)`.",
+    ),
+}
+
+
+@each_pooling
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_refuses(case: Case, refused: tuple[tuple[object, object], type[Exception], str]) -> None:
+    arguments, error, message = refused
+    with pytest.raises(error, match=re.escape(message)):
+        case.module(**case.options)(*arguments)
+
+
+@pytest.mark.parametrize("pooling", [MeanPooling, MaxPooling, StatisticsPooling])
+def test_the_width_of_a_pooling_without_parameters(pooling: type[nn.Module]) -> None:
+    assert pooling(6).output_dim == (12 if pooling is StatisticsPooling else 6)
+    assert pooling()(torch.ones(1, 2, 7)).frames.shape == (1, 2, 7)
+    with pytest.raises(RuntimeError, match=rf"`output_dim` of {pooling.__name__}\(\) is not known: .* build it as"):
+        _ = pooling().output_dim
+    with pytest.raises(TypeError, match=r"`dim` must be an integer, got str"):
+        pooling("6")
+    with pytest.raises(ValueError, match=r"`dim` must be at least 1, got 0"):
+        pooling(0)
