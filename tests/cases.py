@@ -190,9 +190,15 @@ def run(module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None) ->
         return {"loss": module(inputs["frames"], inputs["anchor"], mask, inputs["labels"])}
     if isinstance(module, FrameUtteranceAlignmentLoss):
         return {"loss": module(inputs["frame_logits"], inputs["utterance_logits"], inputs["weights"], mask)}
+    # Fields by name: the compiler of torch 2.6 traces neither `_asdict` nor `_fields`
     if isinstance(module, Step):
-        return module(inputs["frames"], mask, inputs["labels"])._asdict()
-    return {name: value for name, value in module(inputs["frames"], mask)._asdict().items() if value is not None}
+        result = module(inputs["frames"], mask, inputs["labels"])
+        names = ("loss", "cross_entropy", "eal", "fual", "logits")
+    else:
+        result = module(inputs["frames"], mask)
+        names = ("utterance", "weights", "frames", "cls")
+    outputs = {name: getattr(result, name) for name in names}
+    return {name: value for name, value in outputs.items() if value is not None}
 
 
 def frame_inputs(inputs: Mapping[str, Tensor]) -> list[str]:

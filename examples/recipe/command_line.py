@@ -33,10 +33,6 @@ def new_output(output: Path | None, name: str) -> Path:
         output = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (output / "results.json").exists():
         raise RecipeError(f"--output {output}: holds the results of an earlier run; name another folder, or remove it.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"--output {output}: cannot be made ({error.strerror}); name another folder.") from None
     return output
 
 

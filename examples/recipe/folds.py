@@ -26,14 +26,14 @@ class Fold:
 def session_folds(corpus: Corpus) -> list[Fold]:
     """Leave one session out; in the held-out session the man is validation and the woman is test.
 
-    Speakers are named by session and sex, as in "Ses01F".
+    Sessions are named as "Session1", whose number is the fold's, and speakers by session and sex, as "Ses01F".
     """
     folds = []
-    for number, session in enumerate(sorted({u.session for u in corpus.utterances}), start=1):
+    for session in sorted({u.session for u in corpus.utterances}):
         held_out = [u for u in corpus.utterances if u.session == session]
         folds.append(
             Fold(
-                number,
+                int(session.removeprefix("Session")),
                 train=[u for u in corpus.utterances if u.session != session],
                 validation=[u for u in held_out if u.speaker.endswith("M")],
                 test=[u for u in held_out if u.speaker.endswith("F")],

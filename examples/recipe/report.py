@@ -43,8 +43,8 @@ def sections(results: Results) -> list[str]:
                 [
                     system,
                     str(s["folds"]),
-                    f"{s['ua_mean']:.1%} ± {s['ua_std']:.1%}",
-                    f"{s['wa_mean']:.1%} ± {s['wa_std']:.1%}",
+                    spread(s["ua_mean"], s["ua_std"]),
+                    spread(s["wa_mean"], s["wa_std"]),
                     f"{s['pooled'].ua:.1%}",
                     f"{s['pooled'].wa:.1%}",
                 ]
@@ -52,7 +52,8 @@ def sections(results: Results) -> list[str]:
             ],
         ),
         f"Chance is {1 / len(corpus.classes):.1%} UA. "
-        "One seed: differences of a point or two between systems are within what another seed would change.",
+        "One seed: published reruns of such recipes differ by one to two points of UA from seed to seed, so a "
+        "difference of that size between systems says nothing.",
         "### Recall of each class, pooled",
         markdown(
             ["system", *corpus.classes],
@@ -136,12 +137,14 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def spread(mean: float, deviation: float | None) -> str:
+    return f"{mean:.1%}" if deviation is None else f"{mean:.1%} ± {deviation:.1%}"
+
+
 def terminal_summary(results: Results) -> str:
     """The scores in a few lines."""
-    lines = []
-    for system, s in results.summary().items():
-        lines.append(
-            f"  {system:<40} UA {s['ua_mean']:.1%} ± {s['ua_std']:.1%}   WA {s['wa_mean']:.1%} ± {s['wa_std']:.1%}   "
-            f"pooled UA {s['pooled'].ua:.1%} WA {s['pooled'].wa:.1%}"
-        )
-    return "\n".join(lines)
+    return "\n".join(
+        f"  {system:<40} UA {spread(s['ua_mean'], s['ua_std'])}   WA {spread(s['wa_mean'], s['wa_std'])}   "
+        f"pooled UA {s['pooled'].ua:.1%} WA {s['pooled'].wa:.1%}"
+        for system, s in results.summary().items()
+    )

@@ -55,7 +55,7 @@ class Results:
 
     def add(self, trained: Trained) -> Result:
         classes = self.corpus.classes
-        best = max(trained.epochs, key=lambda record: record["validation_ua"])  # the first of equals, as in training
+        best = max(reversed(trained.epochs), key=lambda record: record["validation_ua"])  # last of equals, as in training
         predictions = [
             {
                 "utterance": utterance.id,
@@ -139,15 +139,19 @@ class Results:
 
 def summarise(scores: Sequence[Scores]) -> dict:
     uas, was = [s.ua for s in scores], [s.wa for s in scores]
-    deviation = {"ddof": 1 if len(scores) > 1 else 0}
     return {
         "folds": len(scores),
         "ua_mean": float(np.mean(uas)),
-        "ua_std": float(np.std(uas, **deviation)),
+        "ua_std": deviation(uas),
         "wa_mean": float(np.mean(was)),
-        "wa_std": float(np.std(was, **deviation)),
+        "wa_std": deviation(was),
         "pooled": pooled(scores),
     }
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; one fold has none."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def named(scores: Scores, classes: Sequence[str]) -> dict:

@@ -33,11 +33,13 @@ def run(
     stand_in: bool = False,
 ) -> None:
     if arguments.dry_run:
-        dry_run(output, read, make_folds)
+        dry_run(arguments, output, read, make_folds)
         return
     if arguments.epochs:
         settings = with_epochs(settings, *arguments.epochs)
     accelerator = Accelerator()
+    if accelerator.num_processes > 1:
+        raise RecipeError("the recipe runs in one process; start it with `python`, not with a launcher.")
     random.seed(arguments.seed)
     np.random.seed(arguments.seed)  # noqa: NPY002  transformers draws from it
     torch.manual_seed(arguments.seed)
@@ -48,6 +50,7 @@ def run(
 
     corpus = read()
     print(f"corpus {corpus.name}: {len(corpus.utterances)} utterances, classes {', '.join(corpus.classes)}", flush=True)
+    output.mkdir(parents=True, exist_ok=True)
     features = frozen_features(backbone, corpus, accelerator)
     folds = chosen(make_folds(corpus), arguments.folds)
     announce(corpus, folds)
@@ -99,10 +102,16 @@ def frozen_features(backbone: Backbone, corpus: Corpus, accelerator: Accelerator
     }
 
 
-def dry_run(output: Path, read: Callable[[], Corpus], make_folds: Callable[[Corpus], list[Fold]]) -> None:
+def dry_run(
+    arguments: argparse.Namespace,
+    output: Path,
+    read: Callable[[], Corpus],
+    make_folds: Callable[[Corpus], list[Fold]],
+) -> None:
     corpus = check_audio(read())
-    folds = make_folds(corpus)
+    folds = chosen(make_folds(corpus), arguments.folds)
     announce(corpus, folds)
+    output.mkdir(parents=True, exist_ok=True)
     write_folds(output / "folds.json", folds, corpus.classes)
     print(f"folds: {output / 'folds.json'}\ndry run: nothing was trained")
 
@@ -128,6 +137,7 @@ def with_epochs(settings: Settings, stage1: int, stage2: int) -> Settings:
 def chosen(folds: list[Fold], numbers: list[int] | None) -> list[Fold]:
     if numbers is None:
         return folds
-    if unknown := sorted(set(numbers) - {fold.number for fold in folds}):
-        raise RecipeError(f"--folds {' '.join(map(str, unknown))}: there are folds 1 to {len(folds)}.")
+    known = [fold.number for fold in folds]
+    if unknown := sorted(set(numbers) - set(known)):
+        raise RecipeError(f"--folds {' '.join(map(str, unknown))}: there are folds {', '.join(map(str, known))}.")
     return [fold for fold in folds if fold.number in numbers]

@@ -2,7 +2,8 @@
 
 The paper's text gives: AdamW with separate learning rates for backbone, attention and head; a frozen CNN; CLS
 pooling with 4 heads, depth 1 and no dropout; margin 0.8 and both loss weights 0.05. It does not give the
-learning rates, the batch size, the number of epochs, weight decay or clipping: those below are ours.
+learning rates, the batch size, the number of epochs, weight decay or clipping: those below are ours. A checkpoint's
+own dropout, inside a Hugging Face encoder, stays as its configuration says.
 """
 
 from dataclasses import dataclass, replace

@@ -47,7 +47,7 @@ def fit(
 ) -> list[dict]:
     """Train, and leave the model as it was after its best epoch; the records of all epochs.
 
-    The best epoch is the one with the highest UA on validation. Test utterances are not seen here at all.
+    The best epoch is the one with the highest UA on validation, the last of equals. Test utterances are not seen here.
     """
     optimizer = AdamW(parameter_groups(model, stage), weight_decay=settings.weight_decay)
     batches = training_batches(train, settings.batch_size, seed)
@@ -82,7 +82,7 @@ def fit(
         }
         records.append(record)
         progress.epoch(record, stage.epochs)
-        if scores.ua > best_ua:
+        if scores.ua >= best_ua:  # of equals the later: it has seen more
             best_ua = scores.ua
             best_state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     if best_state is not None:

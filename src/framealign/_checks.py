@@ -87,7 +87,8 @@ def check_cu_seqlens(cu_seqlens: Tensor, like: Tensor, like_name: str) -> None:
 
 def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     """`value` is a finite number in [low, high], or in (low, high] with `open_low`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # A tuple: the compiler of torch 2.6 cannot trace `int | float`
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"`{name}` must be a number, got {type(value).__name__}.")
     # Comparisons alone, which nan fails: `math.isfinite` would break the graph of `torch.compile(dynamic=True)`,
     # to which a module's numbers are symbols

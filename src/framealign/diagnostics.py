@@ -2,7 +2,7 @@
 
 EAL and FUAL alone are minimised by collapse, every frame equal to the CLS; only cross-entropy opposes it.
 A frame variance that falls toward 0 while the cosine to the anchor rises toward 1 is that collapse. All
-values are detached, and 0 for an utterance without real frames.
+values are detached. Each is 0 for an utterance without real frames.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def diagnose(pooled: Pooled, classifier: Callable[[Tensor], Tensor], mask: Tenso
     Args:
         pooled: What a pooling returned.
         classifier: Callable from (..., output_dim) to (..., classes). Where the utterance is wider than the
-            frames the classifier cannot take a frame, and `frame_agreement` is nan.
+            frames (statistics poolings) the classifier cannot take a frame, and `frame_agreement` is nan.
         mask: (batch, time), bool, the one that the pooling was given.
 
     Example:

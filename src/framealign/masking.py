@@ -45,7 +45,7 @@ def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
     if max_length is None:
         max_length = int(lengths.max()) if lengths.numel() else 0
         max_length = max(max_length, 0)
-    elif isinstance(max_length, bool) or not isinstance(max_length, int | torch.SymInt):
+    elif isinstance(max_length, bool) or not isinstance(max_length, (int, torch.SymInt)):
         raise TypeError(f"`max_length` must be an integer, got {type(max_length).__name__}.")
     elif max_length < 0:
         raise ValueError(f"`max_length` must be at least 0, got {max_length}.")
@@ -165,10 +165,9 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Inside, autocast does not send matrix products back to half precision."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):  # "meta" knows no autocast, and so needs no shelter from it
+    if tensor.device.type == "meta":  # knows no autocast, and so needs no shelter from it
         return nullcontext()
-    return torch.autocast(device, enabled=False)
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _expand(mask: Tensor, like: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
-        (["--data", "IEMOCAP_full_release", "--folds", "7"], "--folds 7: there are folds 1 to 5"),
+        (["--data", "IEMOCAP_full_release", "--folds", "7"], "--folds 7: there are folds 1, 2, 3, 4, 5"),
         (["--data", "IEMOCAP_full_release", "--output", "done"], "done: holds the results of an earlier run"),
         (["--data", "IEMOCAP_full_release", "--epochs", "0", "1"], "--epochs 0 1: each stage needs at least 1"),
     ],
@@ -167,6 +167,7 @@ def test_bad_arguments(iemocap, tmp_path, run, arguments, message):
         run(iemocap_two_stage.main, "--backbone", "tiny", *arguments)
     assert "\n" not in str(error.value)
     assert (tmp_path / "done" / "results.json").read_text() == "{}"
+    assert not (tmp_path / "runs").exists()  # no empty folder is left behind
 
 
 def test_an_error_ends_a_script_in_one_line(tmp_path):

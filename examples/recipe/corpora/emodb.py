@@ -23,7 +23,8 @@ LABELS = {  # letters of the German words
 }
 COUNTS = {"angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "neutral": 79, "sad": 62}
 
-SPEAKER_GROUPS = [["03", "08"], ["10", "09"], ["11", "13"], ["12", "14"], ["15", "16"]]  # a man and a woman each
+# one speaker is tested at a time, for there are few; the next, of the other sex, is the validation speaker
+SPEAKER_GROUPS = [["03"], ["08"], ["10"], ["09"], ["11"], ["13"], ["12"], ["14"], ["15"], ["16"]]
 
 # speaker, sentence, emotion, version: 03a01Fa
 FILE_NAME = re.compile(r"(?P<speaker>03|08|09|1[0-6])[ab]\d\d(?P<emotion>[WLEAFNT])[a-z]?")
