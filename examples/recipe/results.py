@@ -55,7 +55,9 @@ class Results:
 
     def add(self, trained: Trained) -> Result:
         classes = self.corpus.classes
-        best = max(reversed(trained.epochs), key=lambda record: record["validation_ua"])  # last of equals, as in training
+        best = max(
+            reversed(trained.epochs), key=lambda record: record["validation_ua"]
+        )  # the last of equals, as in fit
         predictions = [
             {
                 "utterance": utterance.id,

@@ -36,15 +36,18 @@ def read_emodb(root: Path, classes: Sequence[str] = tuple(COUNTS)) -> Corpus:
     Other folders beside wav are not read: their copies, cut or resampled for some emotions only, would let a
     model tell emotions by the format of a file.
     """
-    check_root(root, NAME, "the folder wav, with files named like 03a01Fa.wav", lambda path: any(audio_files(path)))
+    check_root(root, NAME, "the folder wav, with files named like 03a01Fa.wav", has_speech)
     return read_named_files(
-        NAME, audio_files(root), parse=label_and_speaker, unusable={}, classes=classes, complete=COUNTS
+        NAME, audio_directory(root).iterdir(), parse=label_and_speaker, unusable={}, classes=classes, complete=COUNTS
     )
 
 
-def audio_files(root: Path) -> list[Path]:
-    directory = root / "wav" if (root / "wav").is_dir() else root
-    return [path for path in directory.glob("*.wav") if FILE_NAME.fullmatch(path.stem)]
+def audio_directory(root: Path) -> Path:
+    return root / "wav" if (root / "wav").is_dir() else root
+
+
+def has_speech(root: Path) -> bool:
+    return any(label_and_speaker(path.stem) for path in audio_directory(root).glob("*.[wW][aA][vV]"))
 
 
 def label_and_speaker(name: str) -> tuple[str, str] | None:

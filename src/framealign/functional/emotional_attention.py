@@ -111,6 +111,6 @@ def _norm(vectors: Tensor) -> Tensor:
 
 def _cosine(dots: Tensor, first: Tensor, second: Tensor) -> Tensor:
     zero = ((first == 0) | (second == 0)) & dots.isfinite()  # nan against zero stays nan
-    # One division after the other: the product of the norms would leave float32's range first.
+    # One division after the other: the product of two norms leaves float32's range before either of them does
     cosines = dots / first.masked_fill(first == 0, 1.0) / second.masked_fill(second == 0, 1.0)
     return cosines.masked_fill(zero, 0.0)
