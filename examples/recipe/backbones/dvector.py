@@ -12,20 +12,19 @@ from recipe.backbones.backbone import Backbone
 from recipe.errors import RecipeError
 
 _LEVEL = 10 ** (-30 / 20)  # root mean square that the encoder was trained at, -30 dB of full scale
-_FROZEN_LAYERS = 2  # of the LSTM's three
 
 
 class DVectorBackbone(Backbone):
-    """The GE2E speaker encoder of Wan et al. 2018, as the package `resemblyzer` carries it (1.6 M parameters).
+    """The GE2E speaker encoder of Wan et al. 2018, as the package `resemblyzer` carries it.
 
     It was trained to tell speakers apart, on mel spectra. That makes it fit for trying the recipe where no
-    wav2vec 2.0 can run, and unfit for claims about emotion recognition.
+    wav2vec 2.0 can run, and unfit for claims about emotion recognition. Its third and last LSTM layer is left
+    out, being the one most given to speakers: benchmarks/linear_probe.py finds more emotion below it.
 
-    The front end is the mel spectrum and the two lower layers of the LSTM, frozen: what is computed once and kept
-    makes training three times faster, as wav2vec 2.0's frozen CNN does. The upper layer is fine-tuned, and a
-    LayerNorm behind it gives frames of unit scale, with which wav2vec 2.0 ends too; the bare states, around 0.1,
-    leave a new classifier far behind the backbone. The LSTM steps every 10 ms; every second state is kept, which
-    gives frames of 20 ms.
+    The front end is the mel spectrum and the first layer, frozen: it is computed once and kept, as wav2vec 2.0's
+    frozen CNN is. The second layer is fine-tuned. A LayerNorm behind it gives frames of unit scale, with which
+    wav2vec 2.0 ends too; the bare states, around 0.1, would leave a new classifier far behind the backbone. The
+    LSTM steps every 10 ms; every second state is kept, which gives frames of 20 ms.
     """
 
     dim = 256
@@ -35,36 +34,32 @@ class DVectorBackbone(Backbone):
         self.mel = MelSpectrogram(
             SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=40, norm="slaney", mel_scale="slaney", pad_mode="constant"
         )
-        self.lower = nn.LSTM(40, self.dim, num_layers=_FROZEN_LAYERS, batch_first=True).requires_grad_(False)
-        self.upper = nn.LSTM(self.dim, self.dim, num_layers=3 - _FROZEN_LAYERS, batch_first=True)
+        self.frozen = pretrained_layer(0).requires_grad_(False)
+        self.tuned = pretrained_layer(1)
         self.norm = nn.LayerNorm(self.dim)
-        lower, upper = _pretrained_layers()
-        self.lower.load_state_dict(lower)
-        self.upper.load_state_dict(upper)
+
+    def mel_spectrum(self, waveform: Tensor) -> Tensor:
+        # Quiet recordings are raised to the level it knows, loud ones left alone, as in its training
+        gain = (_LEVEL / waveform.square().mean().sqrt()).clamp_min(1.0)
+        steps: Tensor = self.mel(waveform * gain)
+        return steps.T
 
     @torch.no_grad()
     def features(self, waveform: Tensor) -> Tensor:
-        # Quiet recordings are raised to the level it knows, loud ones left alone, as in its training
-        gain = (_LEVEL / waveform.square().mean().sqrt()).clamp_min(1.0)
-        states, _ = self.lower(self.mel(waveform * gain).T)
+        states, _ = self.frozen(self.mel_spectrum(waveform))
         return states
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        states, _ = self.upper(features)  # reads forward only, so padding behind an utterance cannot reach it
+        states, _ = self.tuned(features)  # reads forward only, so padding behind an utterance cannot reach it
         return self.norm(states[:, 1::2]), mask[:, 1::2]
 
 
-def _pretrained_layers() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the lower and the upper layers, each numbered from 0."""
-    lower: dict[str, Tensor] = {}
-    upper: dict[str, Tensor] = {}
+def pretrained_layer(number: int) -> nn.LSTM:
+    """One of the encoder's three layers."""
     state = torch.load(_weights(), map_location="cpu", weights_only=True)["model_state"]
-    for name, value in state.items():
-        kind, _, layer = name.removeprefix("lstm.").rpartition("_l")  # as in "lstm.weight_ih_l2"
-        if name.startswith("lstm."):
-            part, first = (lower, 0) if int(layer) < _FROZEN_LAYERS else (upper, _FROZEN_LAYERS)
-            part[f"{kind}_l{int(layer) - first}"] = value
-    return lower, upper
+    layer = nn.LSTM(40 if number == 0 else DVectorBackbone.dim, DVectorBackbone.dim, batch_first=True)
+    layer.load_state_dict({name: state[f"lstm.{name[:-1]}{number}"] for name in layer.state_dict()})  # "weight_ih_l0"
+    return layer
 
 
 def _weights() -> Path:
