@@ -21,7 +21,8 @@ class Progress:
 
     def begin(self, what: str) -> None:
         self.what = what
-        self.bar.set_description(what)
+        self.bar.set_description(what, refresh=False)
+        self.bar.set_postfix_str("")
 
     def step(self) -> None:
         self.bar.update()
