@@ -40,7 +40,7 @@ _FINE_TUNING = Settings(
 # the attention learns on so few speakers, the better it does on others
 _DVECTOR = Settings(
     stage1=Stage(epochs=8, backbone_rate=5e-5, attention_rate=1e-4, head_rate=5e-3),
-    stage2=Stage(epochs=6, backbone_rate=5e-5, attention_rate=1e-4, head_rate=5e-3),
+    stage2=Stage(epochs=5, backbone_rate=2e-5, attention_rate=1e-4, head_rate=5e-3),
 )
 # The demo's speech is simple, and its five folds should be done in minutes
 DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=4), stage2=replace(_DVECTOR.stage2, epochs=3))
