@@ -43,7 +43,7 @@ _DVECTOR = Settings(
     stage2=Stage(epochs=5, backbone_rate=2e-5, attention_rate=1e-4, head_rate=5e-3),
 )
 # The demo's speech is simple, and its five folds should be done in minutes
-DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=4), stage2=replace(_DVECTOR.stage2, epochs=3))
+DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=5), stage2=replace(_DVECTOR.stage2, epochs=4))
 _TINY = Settings(
     stage1=Stage(epochs=3, backbone_rate=1e-3, attention_rate=1e-3, head_rate=1e-3),
     stage2=Stage(epochs=3, backbone_rate=1e-3, attention_rate=1e-3, head_rate=1e-3),
