@@ -19,6 +19,7 @@ def draw_confusion(path: Path, systems: Mapping[str, Scores], classes: Sequence[
     """Confusion of each system over all test utterances, in per cent of the true class."""
     size = 1.4 + 0.75 * len(classes)
     figure = Figure(figsize=(size * len(systems) + 0.4, size + 0.8), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.1)
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(1, len(systems), squeeze=False)[0]
     for axis, (system, scores) in zip(axes, systems.items(), strict=True):
