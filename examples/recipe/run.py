@@ -50,9 +50,10 @@ def run(
 
     corpus = read()
     print(f"corpus {corpus.name}: {len(corpus.utterances)} utterances, classes {', '.join(corpus.classes)}", flush=True)
+    chosen(make_folds(corpus), arguments.folds)  # refused, if they are, before the audio is read
     output.mkdir(parents=True, exist_ok=True)
     features = frozen_features(backbone, corpus, accelerator)
-    folds = chosen(make_folds(corpus), arguments.folds)
+    folds = chosen(make_folds(corpus), arguments.folds)  # without the utterances whose audio cannot be used
     announce(corpus, folds)
     write_folds(output / "folds.json", folds, corpus.classes)
 

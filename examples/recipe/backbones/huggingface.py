@@ -75,10 +75,10 @@ def pretrained(name: str) -> HuggingFaceBackbone:
 def tiny() -> HuggingFaceBackbone:
     """A randomly initialised wav2vec 2.0 of a quarter of a million parameters, for tests."""
     config = Wav2Vec2Config(
-        hidden_size=64,
+        hidden_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
-        intermediate_size=128,
+        intermediate_size=256,
         conv_dim=(32,) * 7,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
