@@ -188,6 +188,8 @@ def test_an_interrupted_run_leaves_what_it_had_finished(iemocap, tmp_path, endin
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that: as from a terminal instead
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (output / "run.json").exists() and time.monotonic() < deadline:
