@@ -15,7 +15,7 @@ from recipe.folds import Fold
 from recipe.model import EmotionModel
 from recipe.progress import Progress
 from recipe.scores import Scores, score
-from recipe.settings import Settings
+from recipe.settings import Settings, Stage
 from recipe.training import Predictions, fit, predict
 
 STAGE_1 = "stage 1: attentive pooling, CE"
@@ -49,22 +49,24 @@ def train_two_stages(
     """Train both stages, each yielded as it is finished."""
     train, validation, test = (UtteranceFeatures(side, features, classes) for side in fold.sides().values())
 
-    # Stage 1: fine-tune the backbone with attentive pooling and cross-entropy alone
-    torch.manual_seed(seed)
-    backbone = copy.deepcopy(pretrained)
-    model = EmotionModel(backbone, AttentivePooling(backbone.dim), len(classes))
-    objective = AlignmentObjective(eal_weight=0.0, fual_weight=0.0)
-    for system, stage in ((STAGE_1, settings.stage1), (STAGE_2, settings.stage2)):
-        if system == STAGE_2:
-            # Stage 2: from stage 1's backbone, with a new CLS pooling and classifier, and all three losses
-            torch.manual_seed(seed + 1)
-            pooling = CLSSelfAttentionPooling(backbone.dim, settings.num_heads, settings.depth)
-            model = EmotionModel(backbone, pooling, len(classes))
-            objective = AlignmentObjective(
-                margin=settings.margin, eal_weight=settings.eal_weight, fual_weight=settings.fual_weight
-            )
+    def trained(system: str, model: EmotionModel, objective: AlignmentObjective, stage: Stage) -> Trained:
         model.to(accelerator.device)
         progress.begin(f"fold {fold.number}, {system.split(':')[0]}")
         epochs = fit(model, objective, train, validation, stage, settings, accelerator, seed, progress)
         found = predict(model, test, settings.batch_size, accelerator)
-        yield Trained(fold, system, seed, model, epochs, found, score(found.labels, found.classes, len(classes)))
+        return Trained(fold, system, seed, model, epochs, found, score(found.labels, found.classes, len(classes)))
+
+    # Stage 1: fine-tune the backbone with attentive pooling and cross-entropy alone
+    torch.manual_seed(seed)
+    backbone = copy.deepcopy(pretrained)
+    model = EmotionModel(backbone, AttentivePooling(backbone.dim), len(classes))
+    yield trained(STAGE_1, model, AlignmentObjective(eal_weight=0.0, fual_weight=0.0), settings.stage1)
+
+    # Stage 2: from stage 1's backbone, with a new CLS pooling and classifier, and all three losses
+    torch.manual_seed(seed + 1)
+    pooling = CLSSelfAttentionPooling(backbone.dim, settings.num_heads, settings.depth)
+    model = EmotionModel(backbone, pooling, len(classes))
+    objective = AlignmentObjective(
+        margin=settings.margin, eal_weight=settings.eal_weight, fual_weight=settings.fual_weight
+    )
+    yield trained(STAGE_2, model, objective, settings.stage2)
