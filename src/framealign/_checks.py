@@ -27,12 +27,29 @@ def check_tensor(name: str, tensor: Tensor, dims: str) -> None:
         raise ValueError(f"`{name}` must have shape ({dims}), got {tuple(tensor.shape)}.")
 
 
-def check_frames(frames: Tensor, mask: Tensor | None, *, dim: int | None = None) -> None:
-    """The pair that every pooling and loss takes; `dim` is the width that a module was built for."""
-    check_floating("frames", frames, "batch, time, dim")
-    if dim is not None and frames.shape[2] != dim:
+def check_frames(
+    frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None = None, *, dim: int | None = None
+) -> None:
+    """What every pooling and loss takes; `dim` is the width that a module was built for."""
+    check_per_frame("frames", frames, "dim", mask, cu_seqlens)
+    if dim is not None and frames.shape[-1] != dim:
         raise ValueError(f"`frames` must have dim {dim}, the `dim` of this module, got {tuple(frames.shape)}.")
-    check_mask(mask, frames, "frames")
+
+
+def check_per_frame(name: str, values: Tensor, dims: str, mask: Tensor | None, cu_seqlens: Tensor | None) -> None:
+    """`values` are floating point, (batch, time, *dims) with an optional mask, or (frames, *dims) with cu_seqlens."""
+    trailing = f", {dims}" if dims else ""
+    if cu_seqlens is None:
+        check_floating(name, values, f"batch, time{trailing}")
+        check_mask(mask, values, name)
+        return
+    if mask is not None:
+        raise ValueError(
+            "`mask` and `cu_seqlens` exclude each other, since packed frames have no padding, got both; "
+            "use `mask` with padded frames, `cu_seqlens` with packed ones."
+        )
+    check_floating(name, values, f"frames{trailing}")
+    check_cu_seqlens(cu_seqlens, values, name)
 
 
 def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
@@ -46,14 +63,14 @@ def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
             f"`mask` must be bool, True at real frames, got {mask.dtype}; "
             "use `attention_mask.bool()` or `lengths_to_mask(...)`."
         )
-    check_like("mask", mask, "batch, time", like, like_name)
+    check_like("mask", mask, "batch, time", like.shape[:2], like, like_name)
 
 
 def check_like(
-    name: str, tensor: Tensor, dims: str, like: Tensor, like_name: str, *, keep: Sequence[int] = (0, 1)
+    name: str, tensor: Tensor, dims: str, expected: Sequence[int], like: Tensor, like_name: str
 ) -> None:
-    """`tensor` has the axes `keep` of `like`, and lies on its device."""
-    expected = tuple(like.shape[axis] for axis in keep)
+    """`tensor` has the shape that goes with `like`, and lies on its device."""
+    expected = tuple(expected)
     if tensor.ndim != len(expected) or any(got != want for got, want in zip(tensor.shape, expected, strict=True)):
         raise ValueError(
             f"`{name}` must have shape ({dims}) = {expected} to match `{like_name}`, got {tuple(tensor.shape)}."
@@ -65,11 +82,11 @@ def check_like(
         )
 
 
-def check_labels(labels: Tensor, like: Tensor, like_name: str) -> None:
+def check_labels(labels: Tensor, batch: int, like: Tensor, like_name: str) -> None:
     check_tensor("labels", labels, "batch")
     if labels.dtype not in INTEGERS:
         raise TypeError(f"`labels` must be integer class indices, got {labels.dtype}.")
-    check_like("labels", labels, "batch", like, like_name, keep=(0,))
+    check_like("labels", labels, "batch", (batch,), like, like_name)
 
 
 def check_cu_seqlens(cu_seqlens: Tensor, like: Tensor, like_name: str) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from framealign._checks import check_floating, check_frames, check_like, check_mask
-from framealign.functional.emotional_attention import cosine_to_anchor
-from framealign.masking import compute_dtype, frame_counts, masked_mean, without_autocast, zero_padding
+from framealign.functional._cosine import cosine_to_anchor
+from framealign.kernels.frame_stats import frame_stats
+from framealign.layout import layout_of, mean
+from framealign.masking import compute_dtype, frame_counts, masked_mean, zero_padding
 from framealign.pooling.pooled import Pooled, check_pooled
 
 
@@ -124,10 +126,9 @@ def anchor_cosine(frames: Tensor, anchor: Tensor, mask: Tensor | None = None) ->
     """
     check_frames(frames, mask)
     check_floating("anchor", anchor, "batch, dim")
-    check_like("anchor", anchor, "batch, dim", frames, "frames", keep=(0, 2))
-    with without_autocast(frames):
-        dtype = compute_dtype(frames, anchor)
-        return masked_mean(cosine_to_anchor(zero_padding(frames, mask).to(dtype), anchor.to(dtype)), mask)
+    check_like("anchor", anchor, "batch, dim", (frames.shape[0], frames.shape[2]), frames, "frames")
+    layout = layout_of(frames, mask, None)
+    return mean(cosine_to_anchor(frame_stats(frames, anchor[:, None], layout, norms=True), anchor, layout), layout)
 
 
 @torch.no_grad()
@@ -171,7 +172,8 @@ def frame_agreement(frame_logits: Tensor, utterance_logits: Tensor, mask: Tensor
     """
     check_floating("frame_logits", frame_logits, "batch, time, classes")
     check_floating("utterance_logits", utterance_logits, "batch, classes")
-    check_like("utterance_logits", utterance_logits, "batch, classes", frame_logits, "frame_logits", keep=(0, 2))
+    expected = frame_logits.shape[0], frame_logits.shape[2]
+    check_like("utterance_logits", utterance_logits, "batch, classes", expected, frame_logits, "frame_logits")
     check_mask(mask, frame_logits, "frame_logits")
     agree = frame_logits.argmax(dim=2) == utterance_logits.argmax(dim=1, keepdim=True)
     return masked_mean(agree.to(compute_dtype(frame_logits)), mask)

@@ -1,5 +1,6 @@
 """The computations behind the modules, as pure functions of tensors."""
 
+from framealign.functional.alignment_objective import alignment_objective
 from framealign.functional.attentive import attentive_pooling
 from framealign.functional.attentive_statistics import weighted_statistics
 from framealign.functional.cls_self_attention import cls_attention
@@ -9,6 +10,7 @@ from framealign.functional.packing import pack, unpack
 from framealign.masking import lengths_to_mask, masked_mean, masked_softmax, zero_padding
 
 __all__ = [
+    "alignment_objective",
     "attentive_pooling",
     "cls_attention",
     "emotional_attention_loss",

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+UNLABELLED = -100  # `ignore_index` of torch's cross-entropy
+
 
 def reduce_utterances(values: Tensor, has_frames: Tensor, reduction: str) -> Tensor:
     """Reduce (batch,) losses; an utterance without frames has loss 0 and is not counted by "mean"."""

@@ -1,13 +1,20 @@
 """Attentive pooling: a weighted sum of frames, the weights a softmax over the real ones."""
 
-import torch
 from torch import Tensor
 
 from framealign._checks import check_floating, check_frames, check_like
-from framealign.masking import compute_dtype, masked_softmax, without_autocast, zero_padding
+from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.layout import Layout, layout_of
 
 
-def attentive_pooling(frames: Tensor, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def attentive_pooling(
+    frames: Tensor,
+    logits: Tensor,
+    mask: Tensor | None = None,
+    *,
+    cu_seqlens: Tensor | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:
     r"""Pool frames by a softmax over the logits of the real ones.
 
     $$a_t = \mathrm{softmax}_t(e_t), \qquad u = \sum_t a_t h_t$$
@@ -16,16 +23,20 @@ def attentive_pooling(frames: Tensor, logits: Tensor, mask: Tensor | None = None
         frames: The frame embeddings $h_t$.
         logits: The frames' scores $e_t$.
         mask: True at real frames; None means that every frame is real.
+        cu_seqlens: Cumulative lengths of packed frames; then `frames` is (frames, dim) and per-frame tensors (frames,).
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - logits: (batch, time), floating point
         - mask: (batch, time), bool
+        - cu_seqlens: (batch + 1,), integer
         - returns: utterance (batch, dim) in the dtype of `frames`, and weights (batch, time) in float32 at least
 
     Raises:
         TypeError: A tensor is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
+        ValueError: A shape or a device does not match, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Equation 1 of Byun and Lee 2025, after Okabe et al. 2018.
@@ -39,15 +50,17 @@ def attentive_pooling(frames: Tensor, logits: Tensor, mask: Tensor | None = None
         >>> utterance, weights
         (tensor([[2.]]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
-    check_frames(frames, mask)
-    check_floating("logits", logits, "batch, time")
-    check_like("logits", logits, "batch, time", frames, "frames")
-    weights = masked_softmax(logits, mask)
-    return weighted_sum(zero_padding(frames, mask), weights), weights
+    check_backend(backend)
+    check_frames(frames, mask, cu_seqlens)
+    dims = "batch, time" if cu_seqlens is None else "frames"
+    check_floating("logits", logits, dims)
+    check_like("logits", logits, dims, frames.shape[:-1], frames, "frames")
+    return pool(frames, logits, layout_of(frames, mask, cu_seqlens), backend)
 
 
-def weighted_sum(frames: Tensor, weights: Tensor) -> Tensor:
-    """`sum_t a_t h_t`, accumulated in the weights' precision and returned in the frames' own."""
-    with without_autocast(frames):
-        dtype = compute_dtype(frames, weights)
-        return torch.einsum("btd,bt->bd", frames.to(dtype), weights.to(dtype)).to(frames.dtype)
+def pool(frames: Tensor, logits: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
+    """The utterance in the frames' dtype, and the weights."""
+    stats = frame_stats(frames, None, layout, logits=logits, attend=True, backend=backend)
+    assert stats.pooled is not None
+    assert stats.weights is not None
+    return stats.pooled.to(frames.dtype), stats.weights

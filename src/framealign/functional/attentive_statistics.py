@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from framealign._checks import check_floating, check_like
+from framealign._checks import check_floating, check_like, check_per_frame
+from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
 
 
-def weighted_statistics(frames: Tensor, weights: Tensor) -> Tensor:
+def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
     r"""The weighted mean and population standard deviation, side by side.
 
     $$\mu = \sum_t a_t h_t, \qquad \sigma = \sqrt{\sum_t a_t (h_t - \mu)^2}, \qquad u = [\mu; \sigma]$$
@@ -18,6 +19,7 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> Tensor:
     Args:
         frames: The frame embeddings, zero on padding.
         weights: Non-negative, summing to 1 over the real frames of an utterance, 0 on padding.
+        cu_seqlens: Cumulative lengths of packed frames; then `frames` is (frames, dim) and `weights` (frames,).
 
     Shape:
         - frames: (batch, time, dim), floating point
@@ -34,14 +36,20 @@ def weighted_statistics(frames: Tensor, weights: Tensor) -> Tensor:
         >>> weighted_statistics(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[0.5, 0.5]]))
         tensor([[2., 1.]])
     """
-    check_floating("frames", frames, "batch, time, dim")
-    check_floating("weights", weights, "batch, time")
-    check_like("weights", weights, "batch, time", frames, "frames")
+    check_per_frame("frames", frames, "dim", None, cu_seqlens)
+    dims = "batch, time" if cu_seqlens is None else "frames"
+    check_floating("weights", weights, dims)
+    check_like("weights", weights, dims, frames.shape[:-1], frames, "frames")
+    return statistics(frames, weights, layout_of(frames, None, cu_seqlens))
+
+
+def statistics(frames: Tensor, weights: Tensor, layout: Layout) -> Tensor:
+    """Frames and weights are 0 on padding."""
     with without_autocast(frames):
         dtype = compute_dtype(frames, weights)
-        values, weights = frames.to(dtype), weights.to(dtype)
-        mean = torch.einsum("btd,bt->bd", values, weights)
-        variance = torch.einsum("btd,bt->bd", (values - mean[:, None]).square(), weights)
+        values, weights = frames.to(dtype), weights.to(dtype)[..., None]
+        mean = layout.sum(weights * values)
+        variance = layout.sum(weights * (values - layout.spread(mean)).square())
         constant = variance == 0
         deviation = variance.masked_fill(constant, 1.0).sqrt().masked_fill(constant, 0.0)
         return torch.cat([mean, deviation], dim=1).to(frames.dtype)

@@ -1,11 +1,12 @@
 """Weights of the frames from their similarity to the CLS output."""
 
-import torch
 from torch import Tensor
 
 from framealign._checks import check_choice, check_floating, check_frames, check_like, check_number
-from framealign.functional.emotional_attention import cosine_to_anchor
-from framealign.masking import compute_dtype, masked_softmax, without_autocast, zero_padding
+from framealign.functional._cosine import cosine_to_anchor
+from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.layout import Layout, layout_of
+from framealign.masking import compute_dtype
 
 
 def cls_attention(
@@ -15,6 +16,8 @@ def cls_attention(
     *,
     similarity: str = "dot",
     temperature: float = 0.1,
+    cu_seqlens: Tensor | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     r"""Attention weights from the similarity of each frame to the CLS output.
 
@@ -28,16 +31,20 @@ def cls_attention(
         mask: True at real frames; None means that every frame is real.
         similarity: `"dot"`, over $\sqrt D$, or `"cosine"`, over `temperature`.
         temperature: $\tau$; only the cosine uses it.
+        cu_seqlens: Cumulative lengths of packed frames; then `frames` is (frames, dim), and the result (frames,).
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - cls: (batch, dim), floating point
         - mask: (batch, time), bool
+        - cu_seqlens: (batch + 1,), integer
         - returns: (batch, time), float32 at least
 
     Raises:
         TypeError: A tensor is not floating point, or `mask` not bool.
         ValueError: A shape or a device does not match, or an option is not one of those above.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Equation 5 of Byun and Lee 2025; the paper leaves the similarity open.
@@ -50,17 +57,31 @@ def cls_attention(
         tensor([[0.7311, 0.2689]])
     """
     check_similarity(similarity, temperature)
-    check_frames(frames, mask)
+    check_backend(backend)
+    check_frames(frames, mask, cu_seqlens)
+    layout = layout_of(frames, mask, cu_seqlens)
     check_floating("cls", cls, "batch, dim")
-    check_like("cls", cls, "batch, dim", frames, "frames", keep=(0, 2))
-    with without_autocast(frames):
-        dtype = compute_dtype(frames, cls)
-        frames, cls = zero_padding(frames, mask).to(dtype), cls.to(dtype)
-        if similarity == "cosine":
-            logits = cosine_to_anchor(frames, cls) / temperature
-        else:
-            logits = torch.einsum("btd,bd->bt", frames, cls) / frames.shape[2] ** 0.5
-        return masked_softmax(logits, mask)
+    check_like("cls", cls, "batch, dim", (layout.batch, frames.shape[-1]), frames, "frames")
+    columns = cls[:, None]
+    if similarity == "cosine":
+        stats = frame_stats(frames, columns, layout, norms=True, backend=backend)
+        return layout.softmax(cosine_to_anchor(stats, cls, layout) / temperature)
+    return layout.softmax(frame_stats(frames, columns, layout, backend=backend).dots[..., 0] / cls.shape[1] ** 0.5)
+
+
+def attend_to_cls(
+    frames: Tensor, cls: Tensor, layout: Layout, similarity: str, temperature: float, backend: Backend
+) -> tuple[Tensor, Tensor]:
+    """The weights of `cls_attention`, and the frames so weighted, in the dtype of the weights."""
+    if similarity == "cosine":
+        cosines = cosine_to_anchor(frame_stats(frames, cls[:, None], layout, norms=True, backend=backend), cls, layout)
+        stats = frame_stats(frames, None, layout, logits=cosines / temperature, attend=True, backend=backend)
+    else:
+        query = cls.to(compute_dtype(cls))[:, None] / cls.shape[1] ** 0.5
+        stats = frame_stats(frames, query, layout, attend=True, backend=backend)
+    assert stats.weights is not None
+    assert stats.pooled is not None
+    return stats.weights, stats.pooled
 
 
 def check_similarity(similarity: str, temperature: float) -> None:

@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framealign._checks import check_choice, check_floating, check_frames, check_labels, check_like, check_number
-from framealign.functional._reduction import reduce_utterances
-from framealign.masking import compute_dtype, frame_counts, masked_mean, without_autocast, zero_padding
-
-UNLABELLED = -100  # `ignore_index` of torch's cross-entropy
+from framealign.functional._reduction import UNLABELLED, reduce_utterances
+from framealign.functional._cosine import cosine, cosine_to_anchor
+from framealign.kernels.frame_stats import Backend, FrameStats, check_backend, frame_stats
+from framealign.kernels.plain import norm
+from framealign.layout import Layout, layout_of, mean
 
 
 def emotional_attention_loss(
@@ -21,6 +22,8 @@ def emotional_attention_loss(
     beta: float = 1.0,
     negative_margin: float | None = None,
     reduction: str = "mean",
+    cu_seqlens: Tensor | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     r"""The function behind [`EmotionalAttentionLoss`][framealign.EmotionalAttentionLoss], which documents it.
 
@@ -33,34 +36,59 @@ def emotional_attention_loss(
         tensor(0.8846)
     """
     check_eal_options(margin, beta, negative_margin, reduction)
-    check_frames(frames, mask)
+    check_backend(backend)
+    check_frames(frames, mask, cu_seqlens)
     if anchor is None:
         raise TypeError(
             "`anchor` must be a tensor of shape (batch, dim), got None; "
             "for a pooling without CLS pass `pooled.utterance` as the anchor."
         )
+    layout = layout_of(frames, mask, cu_seqlens)
     check_floating("anchor", anchor, "batch, dim")
-    check_like("anchor", anchor, "batch, dim", frames, "frames", keep=(0, 2))
+    check_like("anchor", anchor, "batch, dim", (layout.batch, frames.shape[-1]), frames, "frames")
     if labels is not None:
-        check_labels(labels, frames, "frames")
+        check_labels(labels, layout.batch, frames, "frames")
     elif negative_margin is not None:
         raise ValueError("`labels` are required with `negative_margin`, got None.")
 
-    dtype = compute_dtype(frames, anchor)
-    with without_autocast(frames):
-        counts = frame_counts(frames, mask)
-        frames = zero_padding(frames, mask).to(dtype)
-        # nan in the anchor of an utterance without frames would reach the gradients of the others' frames
-        anchor = anchor.masked_fill(counts[:, None] == 0, 0.0).to(dtype)
-        losses = F.softplus(margin - cosine_to_anchor(frames, anchor), beta=beta)  # (batch, time)
-        if reduction == "frames":
-            return zero_padding(losses, mask).sum() / counts.sum().clamp_min(1)
-        per_utterance = masked_mean(losses, mask)
-        if negative_margin is not None and labels is not None:
-            per_utterance = per_utterance + _other_classes(
-                frames, anchor, mask, labels, counts > 0, negative_margin, beta
-            )
-        return reduce_utterances(per_utterance, counts > 0, reduction)
+    anchor = safe_anchor(anchor, layout)
+    stats = frame_stats(frames, anchor_columns(anchor, negative_margin), layout, norms=True, backend=backend)
+    return loss_from_stats(stats, anchor, layout, labels, margin, beta, negative_margin, reduction)
+
+
+def safe_anchor(anchor: Tensor, layout: Layout) -> Tensor:
+    """Zero for an utterance without frames: nan there would reach the gradients of the others' frames."""
+    return anchor.masked_fill(layout.counts[:, None] == 0, 0.0)
+
+
+def anchor_columns(anchor: Tensor, negative_margin: float | None) -> Tensor:
+    """What the frames of each utterance are compared with: its own anchor, then those of all with `negative_margin`."""
+    own = anchor[:, None]
+    if negative_margin is None:
+        return own
+    return torch.cat([own, anchor.expand(anchor.shape[0], -1, -1)], dim=1)
+
+
+def loss_from_stats(
+    stats: FrameStats,
+    anchor: Tensor,
+    layout: Layout,
+    labels: Tensor | None,
+    margin: float,
+    beta: float,
+    negative_margin: float | None,
+    reduction: str,
+) -> Tensor:
+    """The loss; the first columns of `stats` are those of `anchor_columns`."""
+    losses = F.softplus(margin - cosine_to_anchor(stats, anchor, layout), beta=beta)
+    has_frames = layout.counts > 0
+    if reduction == "frames":
+        return layout.zero_padding(losses).sum() / layout.counts.sum().clamp_min(1)
+    per_utterance = mean(losses, layout)
+    if negative_margin is not None and labels is not None:
+        separating = _other_classes(stats, anchor, layout, labels, negative_margin, beta)
+        per_utterance = per_utterance + separating
+    return reduce_utterances(per_utterance, has_frames, reduction)
 
 
 def check_eal_options(margin: float, beta: float, negative_margin: float | None, reduction: str) -> None:
@@ -73,44 +101,14 @@ def check_eal_options(margin: float, beta: float, negative_margin: float | None,
             raise ValueError('`reduction="frames"` has no meaning with `negative_margin`; use "mean", "sum" or "none".')
 
 
-def cosine_to_anchor(frames: Tensor, anchor: Tensor) -> Tensor:
-    """Cosine of each frame (batch, time, dim) to its utterance's anchor (batch, dim): (batch, time).
-
-    Where either vector is zero the cosine is 0 and so is its gradient; `F.cosine_similarity` divides by a
-    small constant there instead, which makes the gradient huge.
-    """
-    return _cosine(torch.einsum("btd,bd->bt", frames, anchor), _norm(frames), _norm(anchor)[:, None])
-
-
 def _other_classes(
-    frames: Tensor,
-    anchor: Tensor,
-    mask: Tensor | None,
-    labels: Tensor,
-    has_frames: Tensor,
-    negative_margin: float,
-    beta: float,
+    stats: FrameStats, anchor: Tensor, layout: Layout, labels: Tensor, negative_margin: float, beta: float
 ) -> Tensor:
     """For each utterance i, the mean over utterances j of another label of the mean over j's frames."""
-    dots = torch.einsum("id,jtd->ijt", anchor, frames)
-    cosines = _cosine(dots, _norm(frames), _norm(anchor)[:, None, None])
-    losses = F.softplus(cosines - negative_margin, beta=beta)
-    if mask is not None:
-        losses = losses.masked_fill(~mask, 0.0)
-    losses = losses.sum(dim=2) / frame_counts(frames, mask).clamp_min(1)
-    usable = has_frames & (labels != UNLABELLED)
+    assert stats.norms is not None
+    lengths = norm(anchor.to(stats.dots.dtype))
+    cosines = cosine(stats.dots[..., 1 : 1 + anchor.shape[0]], stats.norms[..., None], lengths)
+    losses = mean(F.softplus(cosines - negative_margin, beta=beta), layout).T  # of anchor i to the frames of j
+    usable = (layout.counts > 0) & (labels != UNLABELLED)
     pairs = (labels[:, None] != labels) & usable[:, None] & usable
     return losses.masked_fill(~pairs, 0.0).sum(dim=1) / pairs.sum(dim=1).clamp_min(1)
-
-
-def _norm(vectors: Tensor) -> Tensor:
-    squares = vectors.square().sum(dim=-1)
-    zero = squares == 0  # no root is taken there: its derivatives, vector_norm's second one too, are not finite
-    return squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
-
-
-def _cosine(dots: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    zero = ((first == 0) | (second == 0)) & dots.isfinite()  # nan against zero stays nan
-    # One division after the other: the product of two norms leaves float32's range before either of them does
-    cosines = dots / first.masked_fill(first == 0, 1.0) / second.masked_fill(second == 0, 1.0)
-    return cosines.masked_fill(zero, 0.0)

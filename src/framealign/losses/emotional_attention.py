@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from framealign.functional.emotional_attention import check_eal_options, emotional_attention_loss
+from framealign.kernels.frame_stats import Backend, check_backend
 
 
 class EmotionalAttentionLoss(nn.Module):
@@ -32,17 +33,21 @@ class EmotionalAttentionLoss(nn.Module):
         reduction: `"mean"` is the mean over an utterance's real frames, then over utterances with any, so
             that each utterance counts once, as in cross-entropy; `"frames"` one mean over all real frames of
             the batch; `"none"` one value for each utterance, 0 without real frames; `"sum"` the sum of those.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point: `pooled.frames`
         - anchor: (batch, dim), floating point: `pooled.cls`, or `pooled.utterance` for a pooling without CLS
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim)
         - labels: (batch,), integer; read with `negative_margin` only, where -100 means unlabelled
         - returns: a scalar, or (batch,) with `"none"`; float32 at least
 
     Raises:
         TypeError: A tensor or an option is of the wrong type.
-        ValueError: A shape, a device or an option is not as above, or `negative_margin` comes without labels.
+        ValueError: A shape, a device or an option is not as above, `negative_margin` comes without labels, or
+            both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Equations 6 to 8 of Byun and Lee, "Frame and Utterance Emotional Alignment for Speech Emotion
@@ -63,10 +68,13 @@ class EmotionalAttentionLoss(nn.Module):
         beta: float = 1.0,
         negative_margin: float | None = None,
         reduction: str = "mean",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         check_eal_options(margin, beta, negative_margin, reduction)
+        check_backend(backend)
         self.margin, self.beta, self.negative_margin, self.reduction = margin, beta, negative_margin, reduction
+        self.backend = backend
 
     def extra_repr(self) -> str:
         return (
@@ -75,7 +83,13 @@ class EmotionalAttentionLoss(nn.Module):
         )
 
     def forward(
-        self, frames: Tensor, anchor: Tensor, mask: Tensor | None = None, labels: Tensor | None = None
+        self,
+        frames: Tensor,
+        anchor: Tensor,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
     ) -> Tensor:
         return emotional_attention_loss(
             frames,
@@ -86,4 +100,6 @@ class EmotionalAttentionLoss(nn.Module):
             beta=self.beta,
             negative_margin=self.negative_margin,
             reduction=self.reduction,
+            cu_seqlens=cu_seqlens,
+            backend=self.backend,
         )

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from framealign.functional.frame_utterance_alignment import check_fual_options, frame_utterance_alignment_loss
+from framealign.kernels.frame_stats import Backend
 
 
 class FrameUtteranceAlignmentLoss(nn.Module):
@@ -26,6 +27,7 @@ class FrameUtteranceAlignmentLoss(nn.Module):
         detach: Side into which no gradient flows, `"utterance"` or `"frames"`; None lets it into both.
         reduction: `"mean"` over utterances with real frames; `"none"` one value for each utterance, 0 without
             real frames; `"sum"` the sum of those.
+        backend: `"auto"` or `"eager"`: this loss reads no frames, only their logits, and has no kernel.
 
     Shape:
         - frame_logits: (batch, time, classes), floating point: `classifier(pooled.frames)`
@@ -33,11 +35,14 @@ class FrameUtteranceAlignmentLoss(nn.Module):
         - weights: (batch, time), floating point, at least 0, with a positive sum over an utterance's real
           frames; None is uniform
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames; then `frame_logits` is
+          (frames, classes) and `weights` (frames,)
         - returns: a scalar, or (batch,) with `"none"`; float32 at least
 
     Raises:
         TypeError: A tensor is of the wrong type.
-        ValueError: A shape, a device or an option is not as above.
+        ValueError: A shape, a device or an option is not as above, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` is asked for.
 
     Source:
         Equations 9 and 10 of Byun and Lee, "Frame and Utterance Emotional Alignment for Speech Emotion
@@ -54,9 +59,16 @@ class FrameUtteranceAlignmentLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, *, target: str = "utterance", detach: str | None = None, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        *,
+        target: str = "utterance",
+        detach: str | None = None,
+        reduction: str = "mean",
+        backend: Backend = "auto",
+    ) -> None:
         super().__init__()
-        check_fual_options(target, detach, reduction)
+        check_fual_options(target, detach, reduction, backend)
         self.target, self.detach, self.reduction = target, detach, reduction
 
     def extra_repr(self) -> str:
@@ -68,6 +80,8 @@ class FrameUtteranceAlignmentLoss(nn.Module):
         utterance_logits: Tensor,
         weights: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
     ) -> Tensor:
         return frame_utterance_alignment_loss(
             frame_logits,
@@ -77,4 +91,5 @@ class FrameUtteranceAlignmentLoss(nn.Module):
             target=self.target,
             detach=self.detach,
             reduction=self.reduction,
+            cu_seqlens=cu_seqlens,
         )

@@ -1,27 +1,24 @@
 """The training objective: cross-entropy, EAL and FUAL together."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
-from framealign._checks import check_floating, check_labels, check_like, check_mask, check_number
-from framealign.functional.emotional_attention import UNLABELLED, check_eal_options, emotional_attention_loss
-from framealign.functional.frame_utterance_alignment import check_fual_options, frame_utterance_alignment_loss
-from framealign.masking import compute_dtype, frame_counts, zero_padding
+from framealign._checks import check_floating, check_labels, check_like, check_per_frame
+from framealign.functional.alignment_objective import (
+    Objective,
+    check_objective_options,
+    mean_cross_entropy,
+    with_classifier,
+)
+from framealign.functional.emotional_attention import anchor_columns, loss_from_stats, safe_anchor
+from framealign.functional.frame_utterance_alignment import divergence
+from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.layout import layout_of
+from framealign.masking import without_autocast
 from framealign.pooling.pooled import Pooled, check_pooled
-
-
-class Objective(NamedTuple):
-    """The loss, its unweighted terms, and the utterances' logits (batch, classes)."""
-
-    loss: Tensor
-    cross_entropy: Tensor
-    eal: Tensor
-    fual: Tensor
-    logits: Tensor
 
 
 class AlignmentObjective(nn.Module):
@@ -31,7 +28,8 @@ class AlignmentObjective(nn.Module):
 
     It has no parameters of its own: the classifier is passed in, and is applied to the utterance and to its
     frames. Utterances without real frames count in no term. A term of weight 0 is not computed; its value is
-    then a detached 0.
+    then a detached 0. An exact `nn.Linear` without hooks meets the frames in the same read as EAL, and in float32
+    at least, also under autocast; any other classifier is called.
 
     Args:
         margin: Of EAL, in [-1, 1].
@@ -43,18 +41,20 @@ class AlignmentObjective(nn.Module):
         detach: Side of FUAL into which no gradient flows, `"utterance"`, `"frames"` or None.
         label_smoothing: Of cross-entropy, in [0, 1].
         class_weights: Of cross-entropy, (classes,), kept as a buffer; None weighs every class 1.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - pooled: the [`Pooled`][framealign.Pooled] of any pooling
         - labels: (batch,), integer class indices; -100 keeps an utterance out of cross-entropy
         - classifier: callable from (..., dim) to (..., classes)
-        - mask: (batch, time), bool, the one that the pooling was given
+        - mask: (batch, time), bool, or cu_seqlens: (batch + 1,), integer; what the pooling was given
         - returns: [`Objective`][framealign.Objective]; losses are float32 at least
 
     Raises:
         TypeError: A tensor or an option is of the wrong type.
         ValueError: A shape, a device or an option is not as above, or `pooled` has neither a CLS nor an
             utterance vector as wide as its frames to be EAL's anchor.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Equation 11 of Byun and Lee, "Frame and Utterance Emotional Alignment for Speech Emotion Recognition",
@@ -84,15 +84,14 @@ class AlignmentObjective(nn.Module):
         detach: str | None = None,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_eal_options(margin, beta, negative_margin, "mean")
-        check_fual_options(target, detach, "mean")
-        check_number("eal_weight", eal_weight, 0)
-        check_number("fual_weight", fual_weight, 0)
-        check_number("label_smoothing", label_smoothing, 0, 1)
-        if class_weights is not None:
-            check_floating("class_weights", class_weights, "classes")
+        check_objective_options(
+            margin, beta, negative_margin, eal_weight, fual_weight, target, detach, label_smoothing, class_weights
+        )
+        check_backend(backend)
+        self.backend = backend
         self.margin, self.beta, self.negative_margin = margin, beta, negative_margin
         self.eal_weight, self.fual_weight = eal_weight, fual_weight
         self.target, self.detach, self.label_smoothing = target, detach, label_smoothing
@@ -111,11 +110,14 @@ class AlignmentObjective(nn.Module):
         labels: Tensor,
         classifier: Callable[[Tensor], Tensor],
         mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
     ) -> Objective:
         check_pooled(pooled)
-        check_mask(mask, pooled.frames, "pooled.frames")
-        check_labels(labels, pooled.utterance, "pooled.utterance")
-        anchor = _anchor(pooled) if self.eal_weight else None
+        check_per_frame("pooled.frames", pooled.frames, "dim", mask, cu_seqlens)
+        layout = layout_of(pooled.frames, mask, cu_seqlens)
+        check_labels(labels, layout.batch, pooled.utterance, "pooled.utterance")
+        anchor = safe_anchor(_anchor(pooled), layout) if self.eal_weight else None
         if self.fual_weight and pooled.utterance.shape[-1] != pooled.frames.shape[-1]:
             raise ValueError(
                 "`pooled` must have an `utterance` as wide as its `frames`, for one classifier to take both, got "
@@ -125,48 +127,44 @@ class AlignmentObjective(nn.Module):
         logits = classifier(pooled.utterance)
         check_floating("classifier(pooled.utterance)", logits, "batch, classes")
         if self.class_weights is not None:
-            check_like(
-                "class_weights", self.class_weights, "classes", logits, "classifier(pooled.utterance)", keep=(1,)
-            )
-        has_frames = frame_counts(pooled.frames, mask) > 0
-        cross_entropy = self._cross_entropy(logits, labels, has_frames)
+            classes = logits.shape[1:]
+            check_like("class_weights", self.class_weights, "classes", classes, logits, "classifier(pooled.utterance)")
+        cross_entropy = mean_cross_entropy(logits, labels, layout, self.class_weights, self.label_smoothing)
         eal = fual = torch.zeros_like(cross_entropy).detach()
+        frame_logits = None
         if anchor is not None:
-            eal = emotional_attention_loss(
-                pooled.frames,
-                anchor,
-                mask,
-                labels,
-                margin=self.margin,
-                beta=self.beta,
-                negative_margin=self.negative_margin,
-            )
+            columns = anchor_columns(anchor, self.negative_margin)
+            linear = self.fual_weight > 0 and _is_plain_linear(classifier)
+            if linear:
+                columns = with_classifier(columns, classifier.weight)
+            with without_autocast(pooled.frames):
+                stats = frame_stats(pooled.frames, columns, layout, norms=True, backend=self.backend)
+                eal = loss_from_stats(
+                    stats, anchor, layout, labels, self.margin, self.beta, self.negative_margin, "mean"
+                )
+                if linear:
+                    frame_logits = stats.dots[..., -logits.shape[1] :]
+                    if classifier.bias is not None:
+                        frame_logits = frame_logits + classifier.bias
         if self.fual_weight:
-            frame_logits = classifier(zero_padding(pooled.frames, mask))  # nan there would reach its parameters
-            fual = frame_utterance_alignment_loss(
-                frame_logits, logits, pooled.weights, mask, target=self.target, detach=self.detach
-            )
+            if frame_logits is None:
+                frame_logits = classifier(layout.zero_padding(pooled.frames))  # nan there would reach its parameters
+            fual = divergence(frame_logits, logits, pooled.weights, layout, self.target, self.detach, "mean")
         loss = cross_entropy + self.eal_weight * eal + self.fual_weight * fual
         return Objective(loss, cross_entropy, eal, fual, logits)
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor, has_frames: Tensor) -> Tensor:
-        """Mean over labelled utterances with frames; 0, joined to the graph, where there are none."""
-        labels = labels.long().masked_fill(~has_frames, UNLABELLED)
-        counted = labels != UNLABELLED
-        logits = logits.to(compute_dtype(logits)).masked_fill(~counted[:, None], 0.0)
-        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        total = F.cross_entropy(
-            logits,
-            labels,
-            weights,
-            reduction="sum",
-            ignore_index=UNLABELLED,
-            label_smoothing=self.label_smoothing,
-        )
-        if weights is None:
-            return total / counted.sum().clamp_min(1)
-        share = weights[labels.masked_fill(~counted, 0)].masked_fill(~counted, 0.0).sum()
-        return total / share.masked_fill(share == 0, 1.0)
+
+def _is_plain_linear(classifier: Callable[[Tensor], Tensor]) -> bool:
+    """Whether calling it is no more than a product with its weight: no subclass, no hooks, no wrapped weight."""
+    return (
+        type(classifier) is nn.Linear
+        and isinstance(classifier.weight, nn.Parameter)
+        and not classifier._forward_hooks
+        and not classifier._forward_pre_hooks
+        and not classifier._backward_hooks
+        and not classifier._backward_pre_hooks
+        and not torch_module._has_any_global_hook()
+    )
 
 
 def _anchor(pooled: Pooled) -> Tensor:

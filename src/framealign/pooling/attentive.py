@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive import attentive_pooling
-from framealign.masking import zero_padding
+from framealign.functional.attentive import pool
+from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.layout import layout_of
 from framealign.pooling.pooled import Pooled
 
 
@@ -34,15 +35,19 @@ class AttentivePooling(nn.Module):
     Args:
         dim: Size of each frame vector.
         hidden_dim: Width of the scoring layer; None scores with a learned vector alone, $e_t = w^\top h_t$.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance: (batch, dim), dtype of `frames`; weights: (batch, time), float32 at least
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
+        ValueError: A shape or a device does not match, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Equation 1 of Byun and Lee 2025; the attention of Okabe et al., "Attentive Statistics Pooling for Deep
@@ -56,13 +61,16 @@ class AttentivePooling(nn.Module):
         torch.Size([2, 256])
     """
 
-    def __init__(self, dim: int, hidden_dim: int | None = 128) -> None:
+    def __init__(self, dim: int, hidden_dim: int | None = 128, *, backend: Backend = "auto") -> None:
         super().__init__()
+        check_backend(backend)
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim = self.output_dim = dim
+        self.backend = backend
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
-        frames = zero_padding(frames, mask)  # or nan there would reach the gradient of every parameter
-        utterance, weights = attentive_pooling(frames, self.scorer(frames), mask)
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
+        frames = layout.zero_padding(frames)  # or nan there would reach the gradient of every parameter
+        utterance, weights = pool(frames, self.scorer(frames), layout, self.backend)
         return Pooled(utterance, weights, frames, cls=None)

@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames
-from framealign.functional.attentive_statistics import weighted_statistics
-from framealign.masking import masked_softmax, zero_padding
+from framealign.functional.attentive_statistics import statistics
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import layout_of
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.pooled import Pooled
 
@@ -18,15 +19,19 @@ class AttentiveStatisticsPooling(nn.Module):
     Args:
         dim: Size of each frame vector.
         hidden_dim: Width of the scoring layer; None scores with a learned vector alone.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance: (batch, 2 * dim), dtype of `frames`; weights: (batch, time), float32 at least
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
+        ValueError: A shape or a device does not match, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Okabe et al., "Attentive Statistics Pooling for Deep Speaker Embedding", 2018,
@@ -38,13 +43,15 @@ class AttentiveStatisticsPooling(nn.Module):
         torch.Size([2, 512])
     """
 
-    def __init__(self, dim: int, hidden_dim: int | None = 128) -> None:
+    def __init__(self, dim: int, hidden_dim: int | None = 128, *, backend: Backend = "auto") -> None:
         super().__init__()
+        check_backend(backend, "the deviation around a mean takes a second read, and has no kernel")
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim, self.output_dim = dim, 2 * dim
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
-        frames = zero_padding(frames, mask)
-        weights = masked_softmax(self.scorer(frames), mask)
-        return Pooled(weighted_statistics(frames, weights), weights, frames, cls=None)
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
+        frames = layout.zero_padding(frames)
+        weights = layout.softmax(self.scorer(frames))
+        return Pooled(statistics(frames, weights, layout), weights, frames, cls=None)

@@ -1,13 +1,12 @@
 """CLS self-attention pooling: the pooling of the method."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framealign._checks import check_choice, check_frames
-from framealign.functional.attentive import weighted_sum
-from framealign.functional.cls_self_attention import check_similarity, cls_attention
-from framealign.masking import frame_counts, zero_padding
+from framealign.functional.cls_self_attention import attend_to_cls, check_similarity
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import layout_of
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
 
@@ -31,16 +30,20 @@ class CLSSelfAttentionPooling(nn.Module):
         aggregate: `"frames"` pools $\sum_t a_t z_t$, `"cls"` takes $z_{\mathrm{cls}}$, `"sum"` adds both.
         norm_first: Normalise before each half of a layer instead of after it.
         feedforward_dim: Width of the feed-forward half; None is `4 * dim`, 0 leaves it out.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance and cls: (batch, dim); weights: (batch, time), float32 at least;
           frames: (batch, time, dim), encoded. All zero for an utterance without real frames.
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape, a device or an option is not as above.
+        ValueError: A shape, a device or an option is not as above, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Equations 3 to 5 of Byun and Lee, "Frame and Utterance Emotional Alignment for Speech Emotion
@@ -68,8 +71,10 @@ class CLSSelfAttentionPooling(nn.Module):
         aggregate: str = "frames",
         norm_first: bool = False,
         feedforward_dim: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend)
         check_similarity(similarity, temperature)
         check_choice("aggregate", aggregate, ("frames", "cls", "sum"))
         self.encoder = Encoder(dim, num_heads, depth, dropout, norm_first, feedforward_dim)
@@ -77,20 +82,14 @@ class CLSSelfAttentionPooling(nn.Module):
         nn.init.normal_(self.cls, std=0.02)
         self.similarity, self.temperature, self.aggregate = similarity, temperature, aggregate
         self.dim = self.output_dim = dim
+        self.backend = backend
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
-        cls = self.cls.to(frames.dtype).expand(frames.shape[0], 1, -1)
-        tokens = torch.cat([cls, zero_padding(frames, mask)], dim=1)
-        # The CLS itself is never padding, so no query is left with nothing to attend to
-        tokens = self.encoder(tokens, None if mask is None else F.pad(mask, (1, 0), value=True))
-        cls = tokens[:, 0].masked_fill(frame_counts(frames, mask)[:, None] == 0, 0.0)
-        frames = zero_padding(tokens[:, 1:], mask)
-        weights = cls_attention(frames, cls, mask, similarity=self.similarity, temperature=self.temperature)
-        if self.aggregate == "cls":
-            utterance = cls
-        else:
-            utterance = weighted_sum(frames, weights)
-            if self.aggregate == "sum":
-                utterance = utterance + cls
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
+        frames, cls = self.encoder.with_cls(frames, self.cls.to(frames.dtype), layout)
+        weights, pooled = attend_to_cls(frames, cls, layout, self.similarity, self.temperature, self.backend)
+        utterance = cls if self.aggregate == "cls" else pooled.to(frames.dtype)
+        if self.aggregate == "sum":
+            utterance = utterance + cls
         return Pooled(utterance, weights, frames, cls)

@@ -1,10 +1,13 @@
 """The Transformer encoder of the self-attention poolings."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from framealign._checks import check_integer, check_number
+from framealign.layout import Layout, Packed, Padded
+from framealign.pooling.tokens import Tokens, tokens_of
 
 
 class Encoder(nn.Module):
@@ -30,11 +33,25 @@ class Encoder(nn.Module):
             EncoderLayer(dim, num_heads, dropout, norm_first, feedforward_dim) for _ in range(depth)
         )
 
-    def forward(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        """Frames (batch, time, dim), finite on padding, to encoded frames, meaningless on padding."""
+    def forward(self, frames: Tensor, layout: Layout) -> Tensor:
+        """Encoded frames, 0 on padding."""
+        tokens = tokens_of(frames, layout, None)
+        return tokens.frames(self._encode(tokens))
+
+    def with_cls(self, frames: Tensor, cls: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Encoded frames, and the output (batch, dim) at a `cls` (dim,) before the frames of each utterance.
+
+        Both are 0 for an utterance without frames.
+        """
+        tokens = tokens_of(frames, layout, cls)
+        values = self._encode(tokens)
+        return tokens.frames(values), tokens.cls(values)
+
+    def _encode(self, tokens: Tokens) -> Tensor:
+        values = tokens.values
         for layer in self.layers:
-            frames = layer(frames, mask)
-        return frames
+            values = layer(values, tokens.layout)
+        return values
 
 
 class EncoderLayer(nn.Module):
@@ -51,16 +68,16 @@ class EncoderLayer(nn.Module):
             self.feedforward_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         if self.norm_first:
-            frames = frames + self.dropout(self.attention(self.attention_norm(frames), mask))
+            tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens), layout))
             if self.feedforward is not None:
-                frames = frames + self.dropout(self.feedforward(self.feedforward_norm(frames)))
-            return frames
-        frames = self.attention_norm(frames + self.dropout(self.attention(frames, mask)))
+                tokens = tokens + self.dropout(self.feedforward(self.feedforward_norm(tokens)))
+            return tokens
+        tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, layout)))
         if self.feedforward is not None:
-            frames = self.feedforward_norm(frames + self.dropout(self.feedforward(frames)))
-        return frames
+            tokens = self.feedforward_norm(tokens + self.dropout(self.feedforward(tokens)))
+        return tokens
 
 
 class SelfAttention(nn.Module):
@@ -73,15 +90,33 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 
-    def forward(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        projected = self.project_in(tokens)
+        if isinstance(layout, Padded):
+            attended = self._attend(projected, layout.mask)
+        else:
+            attended = self._attend_packed(projected, layout)
+        output: Tensor = self.project_out(attended)
+        return output
+
+    def _attend(self, projected: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, time, 3 * dim) to (batch, time, dim); `mask` is (batch, time), or (batch, time, time)."""
         query, key, value = rearrange(
-            self.project_in(frames), "b t (three h d) -> three b h t d", three=3, h=self.num_heads
+            projected, "b t (three h d) -> three b h t d", three=3, h=self.num_heads
         ).unbind(0)
         if mask is not None:
-            # An utterance without frames attends to its (zero) padding: a softmax over nothing is nan
-            mask = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
+            mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
-        output: Tensor = self.project_out(rearrange(attended, "b h t d -> b t (h d)"))
-        return output
+        return rearrange(attended, "b h t d -> b t (h d)")
+
+    def _attend_packed(self, projected: Tensor, layout: Packed) -> Tensor:
+        lengths = layout.lengths_on_host()
+        if lengths is None:
+            same_utterance = layout.utterance[:, None] == layout.utterance
+            return self._attend(projected[None], same_utterance[None])[0]
+        # One split, whose gradient is one concatenation: a slice for each utterance would each send back zeros
+        # in the size of the whole
+        alone = [self._attend(part[None], None)[0] for part in projected.split(lengths) if len(part)]
+        return torch.cat(alone) if alone else projected[:, : projected.shape[1] // 3]

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
-from framealign.masking import compute_dtype, frame_counts, zero_padding
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import layout_of
+from framealign.masking import compute_dtype
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -18,15 +20,19 @@ class MaxPooling(nn.Module):
 
     Args:
         dim: Size of each frame vector. None takes any; `output_dim` is then not known.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance: (batch, dim), dtype of `frames`; weights: (batch, time), float32 at least
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
+        ValueError: A shape or a device does not match, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Example:
         >>> import torch, framealign
@@ -36,8 +42,9 @@ class MaxPooling(nn.Module):
         (tensor([[3., 5.]]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
 
-    def __init__(self, dim: int | None = None) -> None:
+    def __init__(self, dim: int | None = None, *, backend: Backend = "auto") -> None:
         super().__init__()
+        check_backend(backend, "a maximum has no kernel")
         if dim is not None:
             check_integer("dim", dim, 1)
         self.dim = dim
@@ -46,14 +53,16 @@ class MaxPooling(nn.Module):
     def output_dim(self) -> int:
         return known_width("MaxPooling", self.dim)
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
         dtype = compute_dtype(frames)
-        if frames.shape[1] == 0:  # no maximum of nothing; the sum is 0 and joined to the graph
-            return Pooled(frames.sum(dim=1), frames.sum(dim=2).to(dtype), frames, cls=None)
+        if frames.shape[-2] == 0:  # no maximum of nothing; the sum is 0 and joined to the graph
+            nothing = frames.sum(dim=-2, keepdim=True).expand(layout.batch, *(1,) * (frames.ndim - 2), -1)
+            return Pooled(nothing.flatten(1), frames.sum(dim=-1).to(dtype), frames, cls=None)
         candidates = frames if mask is None else frames.masked_fill(~mask[..., None], -torch.inf)
-        has_frames = frame_counts(frames, mask)[:, None] > 0
-        utterance = candidates.amax(dim=1).masked_fill(~has_frames, 0.0)
-        holds = (candidates.detach() == utterance.detach()[:, None]).to(dtype)
-        weights = (holds / holds.sum(dim=1, keepdim=True).masked_fill(~has_frames[..., None], 1.0)).mean(dim=2)
-        return Pooled(utterance, zero_padding(weights, mask), zero_padding(frames, mask), cls=None)
+        utterance = layout.amax(candidates).masked_fill(layout.counts[:, None] == 0, 0.0)
+        holds = (candidates.detach() == layout.spread(utterance.detach())).to(dtype)
+        holders = layout.sum(holds).clamp_min(1)
+        weights = layout.zero_padding((holds / layout.spread(holders)).mean(dim=-1))
+        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)

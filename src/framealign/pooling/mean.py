@@ -1,11 +1,12 @@
 """Mean pooling."""
 
-import torch
 from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive import weighted_sum
-from framealign.masking import compute_dtype, masked_softmax, zero_padding
+from framealign.functional.attentive import pool
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import Layout, layout_of
+from framealign.masking import compute_dtype
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -16,15 +17,19 @@ class MeanPooling(nn.Module):
 
     Args:
         dim: Size of each frame vector. None takes any; `output_dim` is then not known.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance: (batch, dim), dtype of `frames`; weights: (batch, time), uniform over the real frames
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
+        ValueError: A shape or a device does not match, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Example:
         >>> import torch, framealign
@@ -33,23 +38,24 @@ class MeanPooling(nn.Module):
         tensor([[2.]])
     """
 
-    def __init__(self, dim: int | None = None) -> None:
+    def __init__(self, dim: int | None = None, *, backend: Backend = "auto") -> None:
         super().__init__()
+        check_backend(backend)
         if dim is not None:
             check_integer("dim", dim, 1)
-        self.dim = dim
+        self.dim, self.backend = dim, backend
 
     @property
     def output_dim(self) -> int:
         return known_width("MeanPooling", self.dim)
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
-        frames = zero_padding(frames, mask)
-        weights = uniform_weights(frames, mask)
-        return Pooled(weighted_sum(frames, weights), weights, frames, cls=None)
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
+        utterance, weights = pool(frames, equal_logits(frames, layout), layout, self.backend)
+        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
 
 
-def uniform_weights(frames: Tensor, mask: Tensor | None) -> Tensor:
-    """1 / (number of real frames) at each real frame."""
-    return masked_softmax(torch.zeros(frames.shape[:2], dtype=compute_dtype(frames), device=frames.device), mask)
+def equal_logits(frames: Tensor, layout: Layout) -> Tensor:
+    """What a softmax turns into 1 / (number of real frames)."""
+    return frames.new_zeros(layout.frame_shape, dtype=compute_dtype(frames))

@@ -15,6 +15,8 @@ class Pooled(NamedTuple):
         frames: (batch, time, dim), the frames that were pooled, encoded where the pooling has an encoder;
             0 on padding.
         cls: (batch, dim), the CLS output, or None for a pooling without CLS.
+
+    Of packed frames, weights are (frames,) and frames (frames, dim).
     """
 
     utterance: Tensor

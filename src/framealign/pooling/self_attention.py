@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames
-from framealign.functional.attentive import attentive_pooling
-from framealign.masking import zero_padding
+from framealign.functional.attentive import pool
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import layout_of
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
@@ -24,15 +25,19 @@ class SelfAttentionPooling(nn.Module):
         norm_first: Normalise before each half of a layer instead of after it.
         feedforward_dim: Width of the feed-forward half; None is `4 * dim`, 0 leaves it out.
         hidden_dim: Width of the scoring layer; None scores with a learned vector alone.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance: (batch, dim); weights: (batch, time), float32 at least; frames: (batch, time, dim), encoded
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape, a device or an option is not as above.
+        ValueError: A shape, a device or an option is not as above, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         The baseline of Byun and Lee 2025, section 4.4.1: equation 4 without CLS, then equation 1.
@@ -53,14 +58,18 @@ class SelfAttentionPooling(nn.Module):
         norm_first: bool = False,
         feedforward_dim: int | None = None,
         hidden_dim: int | None = 128,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend)
         self.encoder = Encoder(dim, num_heads, depth, dropout, norm_first, feedforward_dim)
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim = self.output_dim = dim
+        self.backend = backend
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
-        frames = zero_padding(self.encoder(zero_padding(frames, mask), mask), mask)
-        utterance, weights = attentive_pooling(frames, self.scorer(frames), mask)
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
+        frames = self.encoder(frames, layout)
+        utterance, weights = pool(frames, self.scorer(frames), layout, self.backend)
         return Pooled(utterance, weights, frames, cls=None)

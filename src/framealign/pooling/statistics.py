@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive_statistics import weighted_statistics
-from framealign.masking import zero_padding
-from framealign.pooling.mean import uniform_weights
+from framealign.functional.attentive_statistics import statistics
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import layout_of
+from framealign.pooling.mean import equal_logits
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -18,15 +19,19 @@ class StatisticsPooling(nn.Module):
 
     Args:
         dim: Size of each frame vector. None takes any; `output_dim`, twice that, is then not known.
+        backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
         - frames: (batch, time, dim), floating point
         - mask: (batch, time), bool, True at real frames; None means that every frame is real
+        - cu_seqlens: (batch + 1,), integer cumulative lengths of packed frames, which are (frames, dim); then
+          weights and frames come back packed too
         - utterance: (batch, 2 * dim), dtype of `frames`; weights: (batch, time), uniform over the real frames
 
     Raises:
         TypeError: `frames` is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
+        ValueError: A shape or a device does not match, or both `mask` and `cu_seqlens` are given.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
         Snyder et al., "X-vectors: Robust DNN Embeddings for Speaker Recognition", ICASSP 2018.
@@ -37,8 +42,9 @@ class StatisticsPooling(nn.Module):
         tensor([[2., 1.]])
     """
 
-    def __init__(self, dim: int | None = None) -> None:
+    def __init__(self, dim: int | None = None, *, backend: Backend = "auto") -> None:
         super().__init__()
+        check_backend(backend, "the deviation around a mean takes a second read, and has no kernel")
         if dim is not None:
             check_integer("dim", dim, 1)
         self.dim = dim
@@ -47,8 +53,8 @@ class StatisticsPooling(nn.Module):
     def output_dim(self) -> int:
         return 2 * known_width("StatisticsPooling", self.dim)
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, dim=self.dim)
-        frames = zero_padding(frames, mask)
-        weights = uniform_weights(frames, mask)
-        return Pooled(weighted_statistics(frames, weights), weights, frames, cls=None)
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        layout = layout_of(frames, mask, cu_seqlens)
+        frames, weights = layout.zero_padding(frames), layout.softmax(equal_logits(frames, layout))
+        return Pooled(statistics(frames, weights, layout), weights, frames, cls=None)

@@ -1,0 +1,25 @@
+"""Cosine of frames to vectors, from their dot products and norms."""
+
+from torch import Tensor
+
+from framealign.kernels.frame_stats import FrameStats
+from framealign.kernels.plain import norm
+from framealign.layout import Layout
+
+
+def cosine_to_anchor(stats: FrameStats, anchor: Tensor, layout: Layout) -> Tensor:
+    """Cosine of each frame to its utterance's anchor (batch, dim), which is the first column of `stats`.
+
+    Where either vector is zero the cosine is 0 and so is its gradient; `F.cosine_similarity` divides by a
+    small constant there instead, which makes the gradient huge.
+    """
+    assert stats.norms is not None
+    return cosine(stats.dots[..., 0], stats.norms, layout.spread(norm(anchor.to(stats.dots.dtype))))
+
+
+def cosine(dots: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """From the dot product and the two norms."""
+    zero = ((first == 0) | (second == 0)) & dots.isfinite()  # nan against zero stays nan
+    # One division after the other: the product of two norms leaves float32's range before either of them does
+    cosines = dots / first.masked_fill(first == 0, 1.0) / second.masked_fill(second == 0, 1.0)
+    return cosines.masked_fill(zero, 0.0)

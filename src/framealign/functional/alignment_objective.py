@@ -1,0 +1,193 @@
+"""The training objective, with what CLS pooling does behind its encoder, from one read of the frames."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from framealign._checks import check_floating, check_frames, check_labels, check_like, check_number
+from framealign.functional._cosine import cosine_to_anchor
+from framealign.functional._reduction import UNLABELLED
+from framealign.functional.cls_self_attention import check_similarity
+from framealign.functional.emotional_attention import (
+    anchor_columns,
+    check_eal_options,
+    loss_from_stats,
+    safe_anchor,
+)
+from framealign.functional.frame_utterance_alignment import check_fual_options, divergence
+from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.layout import Layout, layout_of
+from framealign.masking import compute_dtype, without_autocast
+
+
+class Objective(NamedTuple):
+    """The loss, its unweighted terms, and the utterances' logits (batch, classes)."""
+
+    loss: Tensor
+    cross_entropy: Tensor
+    eal: Tensor
+    fual: Tensor
+    logits: Tensor
+
+
+def alignment_objective(
+    frames: Tensor,
+    cls: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    similarity: str = "dot",
+    temperature: float = 0.1,
+    margin: float = 0.8,
+    beta: float = 1.0,
+    negative_margin: float | None = None,
+    eal_weight: float = 0.05,
+    fual_weight: float = 0.05,
+    target: str = "utterance",
+    detach: str | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Objective:
+    r"""Attention to the CLS, the utterance's logits, cross-entropy, EAL and FUAL, from one read of the frames.
+
+    $$a = \mathrm{softmax}_t\,\mathrm{sim}(z_{\mathrm{cls}}, z_t), \qquad
+      \mathrm{logits} = W \sum_t a_t z_t + b = \sum_t a_t (W z_t) + b, \qquad
+      L = \mathrm{CE} + \lambda_{\mathrm{EAL}}\,\mathrm{EAL} + \lambda_{\mathrm{FUAL}}\,\mathrm{FUAL}$$
+
+    With a linear classifier the pooled vector need not be formed: the dot products of each frame with the CLS and
+    with the rows of $W$, and its norm, are all that the loss depends on. The result is that of
+    [`AlignmentObjective`][framealign.AlignmentObjective] on the pooling of these frames, up to rounding.
+
+    Args:
+        frames: The encoded frames $z_t$.
+        cls: The CLS output $z_{\mathrm{cls}}$ of each utterance.
+        labels: Class indices; -100 keeps an utterance out of cross-entropy.
+        weight: $W$ of the classifier, as `nn.Linear` keeps it.
+        bias: $b$ of the classifier; None is 0.
+        mask: True at real frames; None means that every frame is real.
+        similarity: `"dot"`, over $\sqrt D$, or `"cosine"`, over `temperature`.
+        temperature: Of the cosine; the dot product does not use it.
+        margin, beta, negative_margin: Of EAL.
+        eal_weight, fual_weight: $\lambda_{\mathrm{EAL}}$ and $\lambda_{\mathrm{FUAL}}$, at least 0.
+        target, detach: Of FUAL.
+        label_smoothing, class_weights: Of cross-entropy.
+        cu_seqlens: Cumulative lengths of packed frames; then `frames` is (frames, dim).
+        backend: `"auto"`, `"eager"` or `"triton"`.
+
+    Shape:
+        - frames: (batch, time, dim), floating point
+        - cls: (batch, dim), floating point
+        - labels: (batch,), integer
+        - weight: (classes, dim), bias and class_weights: (classes,), floating point
+        - mask: (batch, time), bool; cu_seqlens: (batch + 1,), integer
+        - returns: [`Objective`][framealign.Objective]; losses are float32 at least
+
+    Raises:
+        TypeError: A tensor or an option is of the wrong type.
+        ValueError: A shape, a device or an option is not as above.
+        RuntimeError: `backend="triton"` cannot run; the message says why.
+
+    Source:
+        Equations 5 to 11 of Byun and Lee, "Frame and Utterance Emotional Alignment for Speech Emotion
+        Recognition", Future Internet 17(11):509, 2025, https://doi.org/10.3390/fi17110509
+
+    Example:
+        >>> import torch, framealign
+        >>> frames, cls, labels = torch.randn(2, 50, 64), torch.randn(2, 64), torch.tensor([0, 3])
+        >>> classifier = torch.nn.Linear(64, 4)
+        >>> result = framealign.functional.alignment_objective(frames, cls, labels, classifier.weight, classifier.bias)
+        >>> result.loss.shape, result.logits.shape
+        (torch.Size([]), torch.Size([2, 4]))
+    """
+    check_similarity(similarity, temperature)
+    check_objective_options(
+        margin, beta, negative_margin, eal_weight, fual_weight, target, detach, label_smoothing, class_weights
+    )
+    check_backend(backend)
+    check_frames(frames, mask, cu_seqlens)
+    layout, dim = layout_of(frames, mask, cu_seqlens), frames.shape[-1]
+    check_floating("cls", cls, "batch, dim")
+    check_like("cls", cls, "batch, dim", (layout.batch, dim), frames, "frames")
+    check_labels(labels, layout.batch, frames, "frames")
+    check_floating("weight", weight, "classes, dim")
+    classes = weight.shape[0]
+    check_like("weight", weight, "classes, dim", (classes, dim), frames, "frames")
+    for name, value in (("bias", bias), ("class_weights", class_weights)):
+        if value is not None:
+            check_floating(name, value, "classes")
+            check_like(name, value, "classes", (classes,), weight, "weight")
+
+    with without_autocast(frames):
+        anchor = safe_anchor(cls, layout)
+        stats = frame_stats(
+            frames,
+            with_classifier(anchor_columns(anchor, negative_margin), weight),
+            layout,
+            norms=eal_weight > 0 or similarity == "cosine",
+            backend=backend,
+        )
+        if similarity == "cosine":
+            scores = cosine_to_anchor(stats, anchor, layout) / temperature
+        else:
+            scores = stats.dots[..., 0] / dim**0.5
+        weights, frame_logits = layout.softmax(scores), stats.dots[..., -classes:]
+        logits = layout.sum(weights[..., None] * frame_logits)
+        if bias is not None:
+            logits, frame_logits = logits + bias, frame_logits + bias
+        cross_entropy = mean_cross_entropy(logits, labels, layout, class_weights, label_smoothing)
+        eal = fual = torch.zeros_like(cross_entropy).detach()
+        if eal_weight:
+            eal = loss_from_stats(stats, anchor, layout, labels, margin, beta, negative_margin, "mean")
+        if fual_weight:
+            fual = divergence(frame_logits, logits, weights, layout, target, detach, "mean")
+        loss = cross_entropy + eal_weight * eal + fual_weight * fual
+    return Objective(loss, cross_entropy, eal, fual, logits)
+
+
+def check_objective_options(
+    margin: float,
+    beta: float,
+    negative_margin: float | None,
+    eal_weight: float,
+    fual_weight: float,
+    target: str,
+    detach: str | None,
+    label_smoothing: float,
+    class_weights: Tensor | None,
+) -> None:
+    check_eal_options(margin, beta, negative_margin, "mean")
+    check_fual_options(target, detach, "mean")
+    check_number("eal_weight", eal_weight, 0)
+    check_number("fual_weight", fual_weight, 0)
+    check_number("label_smoothing", label_smoothing, 0, 1)
+    if class_weights is not None:
+        check_floating("class_weights", class_weights, "classes")
+
+
+def with_classifier(columns: Tensor, weight: Tensor) -> Tensor:
+    """Behind the columns of each utterance, the rows of the classifier."""
+    dtype = compute_dtype(columns, weight)
+    return torch.cat([columns.to(dtype), weight.to(dtype).expand(columns.shape[0], -1, -1)], dim=1)
+
+
+def mean_cross_entropy(
+    logits: Tensor, labels: Tensor, layout: Layout, class_weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Mean over labelled utterances with frames; 0, joined to the graph, where there are none."""
+    labels = labels.long().masked_fill(layout.counts == 0, UNLABELLED)
+    counted = labels != UNLABELLED
+    logits = logits.to(compute_dtype(logits)).masked_fill(~counted[:, None], 0.0)
+    weights = None if class_weights is None else class_weights.to(logits.dtype)
+    total = F.cross_entropy(
+        logits, labels, weights, reduction="sum", ignore_index=UNLABELLED, label_smoothing=label_smoothing
+    )
+    if weights is None:
+        return total / counted.sum().clamp_min(1)
+    share = weights[labels.masked_fill(~counted, 0)].masked_fill(~counted, 0.0).sum()
+    return total / share.masked_fill(share == 0, 1.0)

@@ -1,0 +1,207 @@
+"""A batch of frames, read a few utterances at a time.
+
+A group is small enough to stay in the cache while several operations read it. On the CPU the mask and the
+cumulative lengths lie in host memory, and are read: what stands in the padding is not. On another device all
+utterances are one group, and no value is read.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_GROUP_BYTES = 4 * 2**20  # of a group's frames; measured with 16 MiB of last-level cache for each core
+_MOSTLY_REAL = 0.75  # above, frames are copied to where their gradient will stand; below, the padding is left out
+
+
+class Segment(NamedTuple):
+    """The real frames of one utterance: rows of `frames[utterance]`, or of packed frames."""
+
+    utterance: int
+    start: int
+    stop: int
+    has_holes: bool
+
+
+class Group(NamedTuple):
+    """Some utterances, cut to the longest of them."""
+
+    frames: Tensor  # (group, time, dim), compute dtype
+    mask: Tensor | None  # (group, time)
+    utterances: Tensor  # (group,), their indices
+    segments: list[Segment] | None  # where the frames were copied from; None where they are rows `place` of the batch
+    place: slice | None
+
+
+class Batch:
+    """Frames in either layout, and the per-frame tensors beside them."""
+
+    def __init__(self, frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, dtype: torch.dtype) -> None:
+        self.frames, self.mask, self.cu_seqlens, self.dtype = frames, mask, cu_seqlens, dtype
+        self.size = frames.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        self.segments = self._segments() if frames.device.type == "cpu" else None
+
+    def groups(self, *, clean: bool, into: Tensor | None = None) -> Iterator[Group]:
+        """All utterances. `clean` frames are 0 on padding; `into` may be filled with them, and then holds the groups."""
+        if self.cu_seqlens is not None:
+            yield from self._trimmed_groups()
+        elif not clean or self._all_full():
+            yield from self._views()
+        elif self.segments is None or self._share_of_real_frames() > _MOSTLY_REAL:
+            yield from self._copies(into)
+        else:
+            yield from self._trimmed_groups()
+
+    def take(self, values: Tensor, group: Group) -> Tensor:
+        """The group's part of a per-frame tensor; on padding it is anything finite."""
+        if group.place is not None:
+            return values[group.place, : group.frames.shape[1]]
+        if self.cu_seqlens is None:
+            return values[:, : group.frames.shape[1]].index_select(0, group.utterances)
+        taken = values.new_zeros(*group.frames.shape[:2], *values.shape[1:])
+        for row, segment in self._rows(taken, group):
+            row.copy_(self._real(values, segment))
+        return taken
+
+    def put(self, values: Tensor, group: Group, part: Tensor) -> None:
+        """Write the group's part into a per-frame tensor of zeros, except on padding."""
+        if self.cu_seqlens is not None:
+            for row, segment in self._rows(part, group):
+                self._real(values, segment).copy_(row)
+            return
+        if group.mask is not None:
+            part = part.masked_fill(~group.mask.reshape(*group.mask.shape, *(1,) * (part.ndim - 2)), 0.0)
+        if group.place is not None:
+            values[group.place, : part.shape[1]] = part
+        else:
+            values[:, : part.shape[1]].index_copy_(0, group.utterances, part)
+
+    def put_frames(self, values: Tensor, group: Group, part: Tensor) -> None:
+        """Write the group's real frames; `zero_padding` writes the rest."""
+        if group.place is not None:
+            values[group.place, : part.shape[1]] = part
+            return
+        for row, segment in self._rows(part, group):
+            self._real(values, segment).copy_(row)
+
+    def zero_padding(self, values: Tensor) -> None:
+        if self.cu_seqlens is not None:
+            return
+        if self.segments is None:
+            if self.mask is not None:
+                values.masked_fill_(~self.mask[..., None], 0.0)
+            return
+        for segment in self.segments:
+            self._zero_padding_of(values[segment.utterance], segment)
+
+    def per_frame(self, *trailing: int) -> Tensor:
+        leading = self.frames.shape[:-1]
+        return self.frames.new_zeros(*leading, *trailing, dtype=self.dtype)
+
+    def _segments(self) -> list[Segment]:
+        if self.cu_seqlens is not None:
+            bounds = self.cu_seqlens.tolist()
+            if bounds[0] != 0 or bounds[-1] != len(self.frames) or sorted(bounds) != bounds:
+                raise ValueError(
+                    f"`cu_seqlens` must rise from 0 to {len(self.frames)}, the number of frames, got {bounds}."
+                )
+            return [Segment(i, *ends, False) for i, ends in enumerate(zip(bounds[:-1], bounds[1:], strict=True))]
+        time = self.frames.shape[1]
+        if self.mask is None or time == 0:
+            return [Segment(i, 0, time, False) for i in range(self.size)]
+        stops = (self.mask * torch.arange(1, time + 1)).amax(dim=1).tolist()
+        counts = self.mask.sum(dim=1).tolist()
+        return [Segment(i, 0, stop, stop != count) for i, (stop, count) in enumerate(zip(stops, counts, strict=True))]
+
+    def _all_full(self) -> bool:
+        if self.segments is None:
+            return self.mask is None
+        return all(segment.stop == self.frames.shape[1] and not segment.has_holes for segment in self.segments)
+
+    def _share_of_real_frames(self) -> float:
+        assert self.segments is not None
+        return sum(segment.stop for segment in self.segments) / max(1, self.size * self.frames.shape[1])
+
+    def _group_size(self, time: int) -> int:
+        """Utterances in a group: at least one for each thread, since `bmm` shares them out."""
+        if self.segments is None:
+            return max(1, self.size)
+        return max(torch.get_num_threads(), _GROUP_BYTES // max(1, time * self.frames.shape[-1] * self.dtype.itemsize))
+
+    def _places(self) -> Iterator[tuple[slice, int]]:
+        """Consecutive utterances, and the time of the longest."""
+        step = self._group_size(self.frames.shape[1])
+        for first in range(0, self.size, step):
+            place = slice(first, min(first + step, self.size))
+            longest = self.frames.shape[1]
+            if self.segments is not None:
+                longest = max(segment.stop for segment in self.segments[place])
+            yield place, longest
+
+    def _utterances(self, place: slice) -> Tensor:
+        return torch.arange(place.start, place.stop, device=self.frames.device)
+
+    def _views(self) -> Iterator[Group]:
+        full = self._all_full()
+        for place, time in self._places():
+            mask = None if full or self.mask is None else self.mask[place, :time]
+            yield Group(self.frames[place, :time].to(self.dtype), mask, self._utterances(place), None, place)
+
+    def _copies(self, into: Tensor | None) -> Iterator[Group]:
+        """Consecutive utterances, copied with all of their time."""
+        assert self.mask is not None
+        for place, _ in self._places():
+            source = self.frames[place]
+            frames = source.new_empty(source.shape, dtype=self.dtype) if into is None else into[place]
+            if self.segments is None:
+                frames.copy_(source).masked_fill_(~self.mask[place, :, None], 0.0)
+            else:
+                for row, segment in zip(frames, self.segments[place], strict=True):
+                    row[: segment.stop].copy_(self._real(self.frames, segment))
+                    self._zero_padding_of(row, segment)
+            yield Group(frames, self.mask[place], self._utterances(place), None, place)
+
+    def _trimmed_groups(self) -> Iterator[Group]:
+        """Utterances of similar length, longest first, copied without their padding; all in one buffer."""
+        assert self.segments is not None
+        left = [segment for segment in self.segments if segment.stop > segment.start]
+        left.sort(key=lambda segment: segment.start - segment.stop)
+        buffer = self.frames.new_empty(0, dtype=self.dtype)
+        while left:
+            time = left[0].stop - left[0].start
+            size = min(self._group_size(time), len(left))
+            members, left = left[:size], left[size:]
+            shape = (size, time, self.frames.shape[-1])
+            numbers = size * time * shape[2]
+            if buffer.numel() < numbers:
+                buffer = self.frames.new_empty(numbers, dtype=self.dtype)
+            utterances = torch.tensor([segment.utterance for segment in members])
+            if self.mask is not None:
+                mask = self.mask[:, :time].index_select(0, utterances)
+            else:
+                lengths = torch.tensor([segment.stop - segment.start for segment in members])
+                mask = torch.arange(time) < lengths[:, None]
+            group = Group(buffer[:numbers].view(shape), mask, utterances, members, None)
+            for (row, segment), whole in zip(self._rows(group.frames, group), group.frames, strict=True):
+                row.copy_(self._real(self.frames, segment))
+                whole[len(row) :].zero_()
+                if segment.has_holes:
+                    self._zero_padding_of(whole, segment)
+            yield group
+
+    def _rows(self, part: Tensor, group: Group) -> Iterator[tuple[Tensor, Segment]]:
+        """The rows of each utterance of a copied group that are not behind its end."""
+        assert group.segments is not None
+        for row, segment in zip(part, group.segments, strict=True):
+            yield row[: segment.stop - segment.start], segment
+
+    def _real(self, values: Tensor, segment: Segment) -> Tensor:
+        values = values if self.cu_seqlens is not None else values[segment.utterance]
+        return values[segment.start : segment.stop]
+
+    def _zero_padding_of(self, row: Tensor, segment: Segment) -> None:
+        row[segment.stop :].zero_()
+        if segment.has_holes:
+            assert self.mask is not None
+            row[: segment.stop].masked_fill_(~self.mask[segment.utterance, : segment.stop, None], 0.0)

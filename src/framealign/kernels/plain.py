@@ -1,0 +1,39 @@
+"""The definition of `frame_stats`, in operations that PyTorch differentiates in every way.
+
+It is what the other paths must equal, and the path of second derivatives, forward mode, the transforms of
+`torch.func` and export. It copies the frames to write over padding, and keeps several copies for backward.
+"""
+
+import torch
+from torch import Tensor
+
+from framealign.layout import Layout, Packed
+
+
+def frame_stats(
+    frames: Tensor, columns: Tensor, logits: Tensor | None, layout: Layout, attend: bool, norms: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Frames and columns in one dtype, to dots, norms, weights and pooled; empty where not asked for."""
+    nothing = frames.new_empty(0)
+    frames = layout.zero_padding(frames.to(columns.dtype))
+    dots = _dots(frames, columns, layout)
+    lengths = norm(frames) if norms else nothing
+    if not attend:
+        return dots, lengths, nothing, nothing
+    weights = layout.softmax(dots[..., -1] if logits is None else logits)
+    return dots, lengths, weights, layout.sum(weights[..., None] * frames)
+
+
+def norm(vectors: Tensor) -> Tensor:
+    """Euclidean norm; 0 with gradient 0 at a zero vector."""
+    squares = vectors.square().sum(dim=-1)
+    zero = squares == 0  # no root is taken there: its derivatives, vector_norm's second one too, are not finite
+    return squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def _dots(frames: Tensor, columns: Tensor, layout: Layout) -> Tensor:
+    if not isinstance(layout, Packed):
+        return torch.einsum("btd,bkd->btk", frames, columns)
+    # Column by column: all of them at once would stand beside each frame, in K times its memory
+    dots = [(frames * layout.spread(column)).sum(dim=-1) for column in columns.unbind(dim=1)]
+    return torch.stack(dots, dim=-1) if dots else frames.new_zeros(frames.shape[0], 0)

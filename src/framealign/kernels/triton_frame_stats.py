@@ -1,0 +1,532 @@
+"""`frame_stats` in Triton: forward and backward each read the frames once.
+
+A program takes a chunk of one utterance's time and walks through it a tile of frames at a time. What sums over
+the whole utterance leaves the program as a partial result, and a second, small kernel adds those in a fixed
+order: there are no atomics, so equal inputs give equal bits. The softmax is the online one: each partial sum is
+relative to the maximum of its chunk.
+
+Indices are int64 wherever they are multiplied by a stride or a size. Padding is never read.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_DIM = 8192
+MAX_COLUMNS = 16
+_MAX_SUMS = 32768  # columns times block of dim: backward sums the gradients of the columns in registers
+_LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
+
+
+def why_not(frames: Tensor, columns: Tensor) -> str | None:
+    """Why the kernels cannot hold these shapes; None where they can."""
+    dim, count = frames.shape[-1], columns.shape[1]
+    if not 1 <= dim <= MAX_DIM:
+        return f"frames have {dim} dimensions, and the kernels hold 1 to {MAX_DIM}."
+    if count > MAX_COLUMNS:
+        return f"there are {count} columns, and the kernels hold at most {MAX_COLUMNS}."
+    if count * _block(dim) > _MAX_SUMS:
+        limit = _MAX_SUMS // _block(dim)
+        return f"there are {count} columns of {dim} dimensions, and at this size the kernels hold at most {limit}."
+    return None
+
+
+class Launch(NamedTuple):
+    """How a kernel over the frames is launched."""
+
+    chunk: int  # frames of a program
+    block_t: int  # frames of a tile
+    block_d: int
+    num_warps: int
+
+
+class Launches(NamedTuple):
+    forward: Launch
+    backward: Launch
+
+
+def launches(dim: int, columns: int, itemsize: int) -> Launches:
+    """Launch configurations for frames of `dim` elements of `itemsize` bytes."""
+    block_d = _block(dim)
+    # A tile of one 16-bit frame has the register layout of a column; in a larger one every column would be exchanged
+    # between threads, which costs more than to fetch the columns for each frame. 32-bit tiles have it at any size.
+    wide = itemsize == 4
+    warps = min(max(block_d // 512, 1), 16)
+    forward = Launch(32, _tile((1024 if wide else 512) * warps, block_d), block_d, warps)
+    warps = min(max(block_d // 256, 1), 8)
+    backward = Launch(64, _tile((512 if wide and columns <= 8 else 256) * warps, block_d), block_d, warps)
+    return Launches(forward, backward)
+
+
+def _block(dim: int) -> int:
+    return max(16, 1 << (dim - 1).bit_length())
+
+
+def _tile(elements: int, block_d: int) -> int:
+    return min(max(elements // block_d, 1), 32)
+
+
+# Kernels --------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _rows_of(utterance, time, cu_seqlens):
+    """First row of an utterance in tensors of one row for each frame, and its length."""
+    if cu_seqlens is None:
+        return utterance * time, time
+    else:
+        first = tl.load(cu_seqlens + utterance).to(tl.int64)
+        return first, tl.load(cu_seqlens + utterance + 1).to(tl.int64) - first
+
+
+@triton.jit
+def _programs_of(utterance, chunks, offsets):
+    """The programs that took the chunks of an utterance, from the first to the one after the last."""
+    if offsets is None:
+        return utterance * chunks, utterance * chunks + chunks
+    else:
+        return tl.load(offsets + utterance), tl.load(offsets + utterance + 1)
+
+
+@triton.jit
+def _utterance_of(program, chunks, segments):
+    if segments is None:
+        return program // chunks
+    else:
+        return tl.load(segments + program)
+
+
+@triton.jit
+def _real(mask, rows, inside):
+    if mask is None:
+        return inside
+    else:
+        return tl.load(mask + rows, mask=inside, other=0) != 0
+
+
+@triton.jit
+def _load_tile(pointers, real, within):
+    return tl.load(pointers, mask=real[:, None] & within[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _rescale(old, new):
+    """Factor from sums relative to one maximum to sums relative to another; both may be -inf."""
+    return tl.where(old == new, 1.0, tl.exp(old - new))
+
+
+@triton.jit
+def forward_kernel(
+    frames, columns, logits, mask, cu_seqlens, segments, offsets,
+    dots, norms, maxima, totals, pooled,
+    batch, time, chunks, dim, stride_b, stride_t, stride_d,
+    K: tl.constexpr, CHUNK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    utterance = _utterance_of(program, chunks, segments)
+    if utterance >= batch:  # the grid of a packed batch is as large as its chunks can be, not as they are
+        return
+    origin, length = _rows_of(utterance, time, cu_seqlens)
+    begin = (program - _programs_of(utterance, chunks, offsets)[0]) * CHUNK
+    end = tl.minimum(begin + CHUNK, length)
+
+    if mask is not None:
+        chunk = begin + tl.arange(0, CHUNK)
+        in_time = chunk < end
+        if tl.max(_real(mask, origin + chunk, in_time).to(tl.int32), axis=0) == 0:
+            for k in tl.static_range(K):
+                tl.store(dots + (origin + chunk) * K + k, 0.0, mask=in_time)
+            if norms is not None:
+                tl.store(norms + origin + chunk, 0.0, mask=in_time)
+            if maxima is not None:
+                tl.store(maxima + program, float("-inf"))
+                tl.store(totals + program, 0.0)
+            return
+
+    d = tl.arange(0, BLOCK_D)
+    within = d < dim
+    start_of_frames = frames + (utterance * stride_b if cu_seqlens is None else origin * stride_t)
+    maximum = float("-inf")
+    total = 0.0
+    accumulator = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(begin, end, BLOCK_T):
+        steps = start + tl.arange(0, BLOCK_T)
+        inside = steps < end
+        rows = origin + steps
+        real = _real(mask, rows, inside)
+        z = _load_tile(start_of_frames + steps[:, None] * stride_t + d.to(tl.int64)[None, :] * stride_d, real, within)
+        if norms is not None:
+            tl.store(norms + rows, tl.sqrt_rn(tl.sum(z * z, axis=1)), mask=inside)
+        dot = tl.zeros((BLOCK_T,), tl.float32)
+        for k in range(K):
+            column = tl.load(columns + (utterance * K + k) * dim + d[None, :], mask=within[None, :], other=0.0)
+            # Written over, since an infinite column times the zeros of the padding is nan
+            dot = tl.where(real, tl.sum(z * column, axis=1), 0.0)
+            tl.store(dots + rows * K + k, dot, mask=inside)
+        if maxima is not None:
+            if logits is None:
+                logit = dot
+            else:
+                logit = tl.load(logits + rows, mask=real, other=0.0)
+            # -inf marks a chunk without real frames; one whose logits are -inf has the lowest finite maximum
+            highest = tl.max(tl.where(real, tl.maximum(logit, _LOWEST), float("-inf")), axis=0)
+            new_maximum = tl.maximum(maximum, highest)
+            scale = _rescale(maximum, new_maximum)
+            share = tl.where(real, tl.exp(logit - new_maximum), 0.0)
+            total = total * scale + tl.sum(share, axis=0)
+            accumulator = accumulator * scale + tl.sum(share[:, None] * z, axis=0)
+            maximum = new_maximum
+    if maxima is not None:
+        tl.store(maxima + program, maximum)
+        tl.store(totals + program, total)
+        tl.store(pooled + program * dim + d, accumulator, mask=within)
+
+
+@triton.jit
+def combine_kernel(
+    maxima, totals, partial_pooled, logits, stride_logits, mask, cu_seqlens, offsets, weights, pooled,
+    time, chunks, dim, blocks,
+    BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """The partial results of an utterance's chunks: a block of its pooled vector, and a share of its weights."""
+    utterance = tl.program_id(0).to(tl.int64) // blocks
+    block = tl.program_id(0).to(tl.int64) % blocks
+    origin, length = _rows_of(utterance, time, cu_seqlens)
+    first, last = _programs_of(utterance, chunks, offsets)
+
+    maximum = float("-inf")
+    for start in range(first, last, BLOCK_P):
+        programs = start + tl.arange(0, BLOCK_P)
+        part = tl.load(maxima + programs, mask=programs < last, other=float("-inf"))
+        maximum = tl.maximum(maximum, tl.max(part, axis=0))
+    d = block * BLOCK_D + tl.arange(0, BLOCK_D)
+    total = 0.0
+    accumulator = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(first, last, BLOCK_P):
+        programs = start + tl.arange(0, BLOCK_P)
+        part = tl.load(maxima + programs, mask=programs < last, other=float("-inf"))
+        filled = part != float("-inf")  # a chunk without real frames left no pooled vector
+        scale = tl.where(filled, _rescale(part, maximum), 0.0)
+        total += tl.sum(tl.load(totals + programs, mask=filled, other=0.0) * scale, axis=0)
+        inside = filled[:, None] & (d < dim)[None, :]
+        vectors = tl.load(partial_pooled + programs[:, None] * dim + d[None, :], mask=inside, other=0.0)
+        accumulator += tl.sum(vectors * scale[:, None], axis=0)
+    has_frames = maximum != float("-inf")
+    tl.store(pooled + utterance * dim + d, tl.where(has_frames, accumulator / total, 0.0), mask=d < dim)
+
+    for start in range(block * BLOCK_T, length, blocks * BLOCK_T):
+        steps = start + tl.arange(0, BLOCK_T)
+        inside = steps < length
+        rows = origin + steps
+        real = _real(mask, rows, inside)
+        logit = tl.load(logits + rows * stride_logits, mask=real, other=0.0)
+        tl.store(weights + rows, tl.where(real, tl.exp(logit - maximum) / total, 0.0), mask=inside)
+
+
+@triton.jit
+def center_kernel(
+    g_weights, g_pooled, weights, pooled, mask, cu_seqlens, center, time, dim,
+    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """What the softmax takes off the gradient of every weight: their mean, by weight."""
+    utterance = tl.program_id(0).to(tl.int64)
+    origin, length = _rows_of(utterance, time, cu_seqlens)
+    total = tl.zeros((1,), tl.float32)
+    if g_weights is not None:
+        for start in range(0, length, BLOCK_T):
+            steps = start + tl.arange(0, BLOCK_T)
+            real = _real(mask, origin + steps, steps < length)
+            weight = tl.load(weights + origin + steps, mask=real, other=0.0)
+            total += tl.sum(weight * tl.load(g_weights + origin + steps, mask=real, other=0.0), axis=0)
+    if g_pooled is not None:
+        for start in range(0, dim, BLOCK_D):
+            d = start + tl.arange(0, BLOCK_D)
+            value = tl.load(pooled + utterance * dim + d, mask=d < dim, other=0.0)
+            total += tl.sum(value * tl.load(g_pooled + utterance * dim + d, mask=d < dim, other=0.0), axis=0)
+    tl.store(center + utterance + tl.arange(0, 1), total)
+
+
+@triton.jit
+def _to_dot(g_dots, to_last, rows, real, k, K: tl.constexpr):
+    """Gradient of the dot products with column k, of which the last may hold the logits."""
+    gradient = tl.where(k == K - 1, to_last, 0.0)
+    if g_dots is not None:
+        gradient += tl.load(g_dots + rows * K + k, mask=real, other=0.0)
+    return gradient
+
+
+@triton.jit
+def backward_kernel(
+    g_dots, g_norms, g_weights, g_pooled, center,
+    frames, columns, norms, weights, mask, cu_seqlens, segments, offsets,
+    g_frames, g_columns, filled, g_logits,
+    batch, time, chunks, dim, stride_b, stride_t, stride_d,
+    K: tl.constexpr, CHUNK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    utterance = _utterance_of(program, chunks, segments)
+    if utterance >= batch:
+        return
+    origin, length = _rows_of(utterance, time, cu_seqlens)
+    begin = (program - _programs_of(utterance, chunks, offsets)[0]) * CHUNK
+    end = tl.minimum(begin + CHUNK, length)
+    d = tl.arange(0, BLOCK_D)
+    within = d < dim
+
+    if mask is not None:
+        chunk = begin + tl.arange(0, CHUNK)
+        in_time = chunk < end
+        if tl.max(_real(mask, origin + chunk, in_time).to(tl.int32), axis=0) == 0:
+            if g_frames is not None:
+                for first in range(begin, end, BLOCK_T):
+                    tile = first + tl.arange(0, BLOCK_T)
+                    zeros = tl.zeros((BLOCK_T, BLOCK_D), g_frames.dtype.element_ty)
+                    pointers = g_frames + (origin + tile)[:, None] * dim + d[None, :]
+                    tl.store(pointers, zeros, mask=(tile < end)[:, None] & within[None, :])
+            if g_logits is not None:
+                tl.store(g_logits + origin + chunk, 0.0, mask=in_time)
+            if filled is not None:
+                tl.store(filled + program, 0)
+            return
+
+    if g_pooled is not None:
+        to_pooled = tl.load(g_pooled + utterance * dim + d[None, :], mask=within[None, :], other=0.0)
+    if center is not None:
+        middle = tl.load(center + utterance)
+    start_of_frames = frames + (utterance * stride_b if cu_seqlens is None else origin * stride_t)
+    sums = ()
+    if g_columns is not None:
+        for _ in tl.static_range(K):
+            sums = sums + (tl.zeros((BLOCK_D,), tl.float32),)
+    for start in range(begin, end, BLOCK_T):
+        steps = start + tl.arange(0, BLOCK_T)
+        inside = steps < end
+        rows = origin + steps
+        real = _real(mask, rows, inside)
+        z = _load_tile(start_of_frames + steps[:, None] * stride_t + d.to(tl.int64)[None, :] * stride_d, real, within)
+        gradient = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+        to_last = tl.zeros((BLOCK_T,), tl.float32)
+        if center is not None:
+            weight = tl.load(weights + rows, mask=real, other=0.0)
+            slope = tl.zeros((BLOCK_T,), tl.float32) - middle
+            if g_weights is not None:
+                slope += tl.load(g_weights + rows, mask=real, other=0.0)
+            if g_pooled is not None:
+                slope += tl.sum(z * to_pooled, axis=1)
+                gradient += weight[:, None] * to_pooled
+            to_logit = tl.where(real, weight * slope, 0.0)
+            if g_logits is None:
+                to_last = to_logit
+            else:
+                tl.store(g_logits + rows, to_logit, mask=inside)
+        if g_norms is not None:
+            norm = tl.load(norms + rows, mask=real, other=0.0)
+            to_norm = tl.load(g_norms + rows, mask=real, other=0.0)
+            gradient += tl.where(norm == 0.0, 0.0, to_norm / norm)[:, None] * z
+        if g_columns is not None:
+            new_sums = ()
+            for k in tl.static_range(K):
+                to_dot = _to_dot(g_dots, to_last, rows, real, k, K)
+                new_sums = new_sums + (sums[k] + tl.sum(to_dot[:, None] * z, axis=0),)
+            sums = new_sums
+        if g_frames is not None:
+            # Not unrolled: the compiler would fetch all columns at once, into registers that the sums need
+            for k in range(K):
+                column = tl.load(columns + (utterance * K + k) * dim + d[None, :], mask=within[None, :], other=0.0)
+                gradient += _to_dot(g_dots, to_last, rows, real, k, K)[:, None] * column
+            gradient = tl.where(real[:, None], gradient, 0.0).to(g_frames.dtype.element_ty)
+            tl.store(g_frames + rows[:, None] * dim + d[None, :], gradient, mask=inside[:, None] & within[None, :])
+    if g_columns is not None:
+        tl.store(filled + program, 1)
+        for k in tl.static_range(K):
+            tl.store(g_columns + (program * K + k) * dim + d, sums[k], mask=within)
+
+
+@triton.jit
+def sum_kernel(
+    partials, filled, offsets, total, chunks, size, blocks, BLOCK_P: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Sum the vectors that the chunks of an utterance left."""
+    utterance = tl.program_id(0).to(tl.int64) // blocks
+    block = tl.program_id(0).to(tl.int64) % blocks
+    first, last = _programs_of(utterance, chunks, offsets)
+    i = block * BLOCK + tl.arange(0, BLOCK)
+    accumulator = tl.zeros((BLOCK,), tl.float32)
+    for start in range(first, last, BLOCK_P):
+        programs = start + tl.arange(0, BLOCK_P)
+        there = tl.load(filled + programs, mask=programs < last, other=0) != 0
+        pointers = partials + programs[:, None] * size + i[None, :]
+        accumulator += tl.sum(tl.load(pointers, mask=there[:, None] & (i < size)[None, :], other=0.0), axis=0)
+    tl.store(total + utterance * size + i, accumulator, mask=i < size)
+
+
+# Launchers ------------------------------------------------------------------------------------------------------
+
+
+class _Grid(NamedTuple):
+    """Which program takes which frames: by arithmetic in a padded batch, by tables on the device in a packed one."""
+
+    batch: int
+    time: int
+    chunks: int
+    programs: int
+    segments: Tensor | None  # (programs,), the utterance of each program; `batch` where there is nothing to take
+    offsets: Tensor | None  # (batch + 1,), the first program of each utterance
+
+
+def _grid(frames: Tensor, cu_seqlens: Tensor | None, chunk: int) -> _Grid:
+    if cu_seqlens is None:
+        batch, time = frames.shape[:2]
+        chunks = triton.cdiv(time, chunk)
+        return _Grid(batch, time, chunks, batch * chunks, None, None)
+    batch = cu_seqlens.shape[0] - 1
+    programs = triton.cdiv(frames.shape[0], chunk) + batch  # the most that any lengths need; no value is read
+    offsets = F.pad(((cu_seqlens.diff() + chunk - 1) // chunk).cumsum(0), (1, 0))
+    segments = torch.searchsorted(offsets[1:], torch.arange(programs, device=frames.device), right=True)
+    return _Grid(batch, 0, 0, programs, segments, offsets)
+
+
+def _over_frames(frames: Tensor, grid: _Grid, launch: Launch, columns: Tensor) -> dict[str, Any]:
+    """What both kernels over the frames are told of them."""
+    strides = frames.stride() if grid.segments is None else (0, *frames.stride())
+    return {
+        "frames": frames,
+        "columns": columns,
+        "segments": grid.segments,
+        "offsets": grid.offsets,
+        "batch": grid.batch,
+        "time": grid.time,
+        "chunks": grid.chunks,
+        "dim": frames.shape[-1],
+        **dict(zip(("stride_b", "stride_t", "stride_d"), strides, strict=True)),
+        "K": columns.shape[1],
+        "CHUNK": launch.chunk,
+        "BLOCK_T": launch.block_t,
+        "BLOCK_D": launch.block_d,
+        "num_warps": launch.num_warps,
+    }
+
+
+def forward(
+    frames: Tensor,
+    columns: Tensor,
+    logits: Tensor | None,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    attend: bool,
+    norms: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Dots, norms, weights and pooled, float32; what is not asked for is empty."""
+    dim, count = frames.shape[-1], columns.shape[1]
+    launch = launches(dim, count, frames.itemsize).forward
+    logits, mask, cu_seqlens = _contiguous(logits), _contiguous(mask), _contiguous(cu_seqlens)
+    with _device_of(frames):
+        grid = _grid(frames, cu_seqlens, launch.chunk)
+        dots = _empty(frames, *frames.shape[:-1], count)
+        lengths = _empty(frames, *frames.shape[:-1]) if norms else _empty(frames, 0)
+        weights = _empty(frames, *frames.shape[:-1]) if attend else _empty(frames, 0)
+        pooled = _empty(frames, grid.batch, dim) if attend else _empty(frames, 0)
+        maxima, totals, parts = (_empty(frames, grid.programs, *size) for size in ((), (), (dim,))) if attend else _NONE
+        forward_kernel[(grid.programs,)](
+            **_over_frames(frames, grid, launch, columns),
+            logits=logits,
+            mask=mask,
+            cu_seqlens=cu_seqlens,
+            dots=dots,
+            norms=lengths if norms else None,
+            maxima=maxima,
+            totals=totals,
+            pooled=parts,
+        )
+        if attend:
+            blocks = triton.cdiv(dim, 256)
+            combine_kernel[(grid.batch * blocks,)](
+                maxima, totals, parts,
+                dots[..., -1] if logits is None else logits, count if logits is None else 1,
+                mask, cu_seqlens, grid.offsets, weights, pooled,
+                grid.time, grid.chunks, dim, blocks,
+                BLOCK_P=16, BLOCK_D=256, BLOCK_T=512,
+            )  # fmt: skip
+    return dots, lengths, weights, pooled
+
+
+def backward(
+    g_dots: Tensor | None,
+    g_norms: Tensor | None,
+    g_weights: Tensor | None,
+    g_pooled: Tensor | None,
+    frames: Tensor,
+    columns: Tensor,
+    norms: Tensor,
+    weights: Tensor,
+    pooled: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    attend: bool,
+    has_logits: bool,
+    needs_frames: bool,
+    needs_columns: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of frames, columns and logits; None where not needed."""
+    dim, count = frames.shape[-1], columns.shape[1]
+    launch = launches(dim, count, frames.itemsize).backward
+    g_dots, g_norms, g_weights, g_pooled = map(_contiguous, (g_dots, g_norms, g_weights, g_pooled))
+    mask, cu_seqlens = _contiguous(mask), _contiguous(cu_seqlens)
+    with _device_of(frames):
+        grid = _grid(frames, cu_seqlens, launch.chunk)
+        center = None
+        if attend and not (g_weights is None and g_pooled is None):
+            center = _empty(frames, grid.batch)
+            center_kernel[(grid.batch,)](
+                g_weights, g_pooled, weights, pooled, mask, cu_seqlens, center, grid.time, dim,
+                BLOCK_T=512, BLOCK_D=512,
+            )  # fmt: skip
+        g_frames = torch.empty(frames.shape, dtype=frames.dtype, device=frames.device) if needs_frames else None
+        g_logits = torch.zeros_like(weights) if has_logits else None
+        g_columns = _empty(frames, grid.batch, count, dim) if needs_columns else None
+        parts = _empty(frames, grid.programs, count, dim) if needs_columns else None
+        filled = torch.empty(grid.programs, dtype=torch.int32, device=frames.device) if needs_columns else None
+        backward_kernel[(grid.programs,)](
+            **_over_frames(frames, grid, launch, columns),
+            g_dots=g_dots,
+            g_norms=g_norms,
+            g_weights=g_weights,
+            g_pooled=g_pooled if attend else None,
+            center=center,
+            norms=norms,
+            weights=weights,
+            mask=mask,
+            cu_seqlens=cu_seqlens,
+            g_frames=g_frames,
+            g_columns=parts,
+            filled=filled,
+            g_logits=g_logits,
+        )
+        if needs_columns:
+            blocks = triton.cdiv(count * dim, 256)
+            sum_kernel[(grid.batch * blocks,)](
+                parts, filled, grid.offsets, g_columns, grid.chunks, count * dim, blocks, BLOCK_P=16, BLOCK=256
+            )
+    return g_frames, g_columns, g_logits
+
+
+_NONE = (None, None, None)
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _empty(like: Tensor, *size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.float32, device=like.device)
+
+
+def _device_of(frames: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device, whatever that of its arguments."""
+    return torch.cuda.device_of(frames)

@@ -1,0 +1,109 @@
+"""The two ways a batch of utterances lies in memory, behind one interface.
+
+Padded: one row of the batch for each utterance, and a mask. Packed: all real frames in a row, and cumulative
+lengths. What a loss or a pooling does to frames, it writes once, in terms of these few operations.
+"""
+
+import torch
+from torch import Tensor
+
+from framealign.masking import compute_dtype, frame_counts, masked_softmax, zero_padding
+
+
+def can_be_read(tensor: Tensor) -> bool:
+    """Whether the values are at hand: in host memory, and neither traced nor transformed."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(tensor) is Tensor
+        and tensor.device.type == "cpu"
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+class Padded:
+    """Per-frame tensors are (batch, time, ...), per-utterance tensors (batch, ...).
+
+    `counts` (batch,) are the numbers of real frames.
+    """
+
+    cu_seqlens = None
+
+    def __init__(self, like: Tensor, mask: Tensor | None) -> None:
+        self.mask, self.batch, self.frame_shape = mask, like.shape[0], like.shape[:2]
+        self.counts = frame_counts(like, mask)
+
+    def zero_padding(self, values: Tensor) -> Tensor:
+        return zero_padding(values, self.mask)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Per-utterance values, ready to meet per-frame ones."""
+        return values[:, None]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over each utterance's frames of values that are 0 on padding."""
+        return values.sum(dim=1)
+
+    def amax(self, values: Tensor) -> Tensor:
+        """Maximum over each utterance's frames of values that are -inf on padding; -inf over no frames."""
+        if values.shape[1] == 0:  # torch knows no maximum of nothing
+            return values.new_full((self.batch, *values.shape[2:]), -torch.inf)
+        return values.amax(dim=1)
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        return masked_softmax(logits, self.mask)
+
+
+class Packed:
+    """Per-frame tensors are (frames, ...), per-utterance tensors (batch, ...).
+
+    `counts` (batch,) are the numbers of frames, `utterance` (frames,) the index of the one each frame belongs to.
+    """
+
+    mask = None
+
+    def __init__(self, like: Tensor, cu_seqlens: Tensor) -> None:
+        self.cu_seqlens, self.batch, self.frame_shape = cu_seqlens, cu_seqlens.shape[0] - 1, like.shape[:1]
+        self.counts = cu_seqlens.diff().long()
+        rows = torch.arange(like.shape[0], device=cu_seqlens.device, dtype=cu_seqlens.dtype)
+        self.utterance = torch.bucketize(rows, cu_seqlens[1:], right=True)
+
+    def lengths_on_host(self) -> list[int] | None:
+        """Numbers of frames, where they can be read without waiting for a device."""
+        return self.counts.tolist() if can_be_read(self.cu_seqlens) else None
+
+    def zero_padding(self, values: Tensor) -> Tensor:
+        return values
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Per-utterance values, one row for each frame."""
+        return values.index_select(0, self.utterance)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over each utterance's frames."""
+        return values.new_zeros(self.batch, *values.shape[1:]).index_add(0, self.utterance, values)
+
+    def amax(self, values: Tensor) -> Tensor:
+        """Maximum over each utterance's frames; -inf over no frames."""
+        lowest = values.new_full((self.batch, *values.shape[1:]), -torch.inf)
+        index = self.utterance.reshape(-1, *(1,) * (values.ndim - 1)).expand_as(values)
+        return lowest.scatter_reduce(0, index, values, "amax")
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        logits = logits.to(compute_dtype(logits))
+        exponentials = (logits - self.spread(self.amax(logits.detach()))).exp()
+        return exponentials / self.spread(self.sum(exponentials))
+
+
+Layout = Padded | Packed
+
+
+def layout_of(like: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> Layout:
+    """The layout of a per-frame tensor."""
+    return Padded(like, mask) if cu_seqlens is None else Packed(like, cu_seqlens)
+
+
+def mean(values: Tensor, layout: Layout) -> Tensor:
+    """Mean over each utterance's real frames; 0 for an utterance without any."""
+    total = layout.sum(layout.zero_padding(values))
+    count = layout.counts.clamp_min(1).to(total.dtype)
+    return total / count.reshape(-1, *(1,) * (total.ndim - 1))
