@@ -21,6 +21,7 @@ from framealign import (
     SelfAttentionPooling,
     StatisticsPooling,
 )
+from framealign.functional import alignment_objective
 
 DIM, CLASSES = 8, 3
 
@@ -74,7 +75,7 @@ class Case(NamedTuple):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        if self.module is EmotionalAttentionLoss:
+        if self.module in (EmotionalAttentionLoss, OnePass):
             return ("frames", "anchor")
         if self.module is FrameUtteranceAlignmentLoss:
             return ("frame_logits", "utterance_logits", "weights")
@@ -96,8 +97,25 @@ class Step(nn.Module):
         self.classifier = nn.Linear(self.pooling.output_dim, CLASSES)
         self.objective = AlignmentObjective(**options)
 
-    def forward(self, frames: Tensor, mask: Tensor | None, labels: Tensor) -> framealign.Objective:
-        return self.objective(self.pooling(frames, mask), labels, self.classifier, mask)
+    def forward(
+        self, frames: Tensor, mask: Tensor | None, labels: Tensor, cu_seqlens: Tensor | None = None
+    ) -> framealign.Objective:
+        pooled = self.pooling(frames, mask, cu_seqlens=cu_seqlens)
+        return self.objective(pooled, labels, self.classifier, mask, cu_seqlens=cu_seqlens)
+
+
+class OnePass(nn.Module):
+    """Frames and their CLS to the objective, in one function."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.classifier, self.options = nn.Linear(DIM, CLASSES), options
+
+    def forward(
+        self, frames: Tensor, cls: Tensor, mask: Tensor | None, labels: Tensor, cu_seqlens: Tensor | None = None
+    ) -> framealign.Objective:
+        classifier = self.classifier.weight, self.classifier.bias
+        return alignment_objective(frames, cls, labels, *classifier, mask, cu_seqlens=cu_seqlens, **self.options)
 
 
 def _cases(module: type[nn.Module], *options: Mapping[str, Any], **common: Any) -> list[Case]:
@@ -167,6 +185,12 @@ OBJECTIVE = [
     ),
     Case(Step, {"pooling": Case(StatisticsPooling, {"dim": DIM}), "eal_weight": 0.0, "fual_weight": 0.0}),
 ]
+OBJECTIVE += _cases(
+    OnePass,
+    {},
+    {"similarity": "cosine", "temperature": 0.5, "negative_margin": 0.1, "eal_weight": 0.7, "fual_weight": 0.9},
+    {"eal_weight": 0.0, "target": "frames", "detach": "frames", "class_weights": torch.tensor([0.5, 1.0, 3.0])},
+)
 LOSSES = [*EAL, *FUAL]
 EVERYTHING = [*POOLINGS, *LOSSES, *OBJECTIVE]
 
@@ -184,18 +208,23 @@ def make_inputs(case: Case, mask: Tensor, dtype: torch.dtype = torch.float64, se
     return inputs | {"labels": torch.arange(mask.shape[0]) % CLASSES}
 
 
-def run(module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+def run(
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None = None
+) -> dict[str, Tensor]:
     """Call any module; its outputs by name."""
+    packed = {"cu_seqlens": cu_seqlens}
     if isinstance(module, EmotionalAttentionLoss):
-        return {"loss": module(inputs["frames"], inputs["anchor"], mask, inputs["labels"])}
+        return {"loss": module(inputs["frames"], inputs["anchor"], mask, inputs["labels"], **packed)}
     if isinstance(module, FrameUtteranceAlignmentLoss):
-        return {"loss": module(inputs["frame_logits"], inputs["utterance_logits"], inputs["weights"], mask)}
+        logits = inputs["frame_logits"], inputs["utterance_logits"]
+        return {"loss": module(*logits, inputs["weights"], mask, **packed)}
     # Fields by name: the compiler of torch 2.6 traces neither `_asdict` nor `_fields`
-    if isinstance(module, Step):
-        result = module(inputs["frames"], mask, inputs["labels"])
+    if isinstance(module, Step | OnePass):
+        leading = (inputs["frames"],) if isinstance(module, Step) else (inputs["frames"], inputs["anchor"])
+        result = module(*leading, mask, inputs["labels"], **packed)
         names = ("loss", "cross_entropy", "eal", "fual", "logits")
     else:
-        result = module(inputs["frames"], mask)
+        result = module(inputs["frames"], mask, **packed)
         names = ("utterance", "weights", "frames", "cls")
     outputs = {name: getattr(result, name) for name in names}
     return {name: value for name, value in outputs.items() if value is not None}
@@ -221,9 +250,9 @@ def gradients(outputs: Mapping[str, Tensor], module: nn.Module, inputs: Mapping[
 
 
 def values_and_gradients(
-    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    outputs = run(module, inputs, mask)
+    outputs = run(module, inputs, mask, cu_seqlens)
     return outputs, gradients(outputs, module, inputs)
 
 
@@ -241,6 +270,16 @@ def oracle(case: Case, module: nn.Module, inputs: Mapping[str, Tensor], mask: Te
     if case.module is FrameUtteranceAlignmentLoss:
         arguments = alone["frame_logits"], alone["utterance_logits"], alone["weights"]
         return {"loss": reference.frame_utterance_alignment_loss(*arguments, **case.options)}
+    if case.module is OnePass:
+        options = dict(case.options)
+        similarity, temperature = options.pop("similarity", "dot"), options.pop("temperature", 0.1)
+        pooled = [
+            reference.attend_to_cls(frames, cls, similarity, temperature) if len(frames) else _nothing(frames, DIM)
+            for frames, cls in zip(alone["frames"], alone["anchor"], strict=True)
+        ]
+        utterances = _stack([item["utterance"] for item in pooled], DIM)
+        terms = reference.objective(pooled, labels, module.classifier, **options)
+        return terms | {"logits": module.classifier(utterances)}
     if case.module is Step:
         options = dict(case.options)
         pooled = [_pool(options["pooling"], module.pooling, frames) for frames in alone["frames"]]
@@ -265,11 +304,14 @@ def _stack(vectors: list[Tensor], width: int) -> Tensor:
     return torch.stack(vectors) if vectors else torch.zeros(0, width, dtype=torch.float64)
 
 
+def _nothing(frames: Tensor, width: int) -> dict[str, Tensor]:
+    zero = frames.new_zeros(())
+    return {"utterance": zero.expand(width), "weights": zero.expand(0), "frames": frames, "cls": zero.expand(DIM)}
+
+
 def _pool(case: Case, module: nn.Module, frames: Tensor) -> dict[str, Tensor]:
     if len(frames) == 0:
-        zero = frames.new_zeros(())
-        width = zero.expand(module.output_dim)
-        return {"utterance": width, "weights": zero.expand(0), "frames": frames, "cls": zero.expand(DIM)}
+        return _nothing(frames, module.output_dim)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=CLS)", "_", case.module.__name__).lower()
     return getattr(reference, name)(module, frames, **case.options)
 

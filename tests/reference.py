@@ -60,14 +60,18 @@ def cls_self_attention_pooling(
     **encoder_options: object,
 ) -> dict[str, Tensor]:
     encoded = encoder(module.encoder, torch.cat([module.cls[None], frames]), **encoder_options)
-    cls, frames = encoded[0], encoded[1:]
+    pooled = attend_to_cls(encoded[1:], encoded[0], similarity, temperature)
+    u, cls = pooled["utterance"], pooled["cls"]
+    return pooled | {"utterance": {"frames": u, "cls": cls, "sum": u + cls}[aggregate]}
+
+
+def attend_to_cls(frames: Tensor, cls: Tensor, similarity: str, temperature: float) -> dict[str, Tensor]:
     if similarity == "dot":
-        logits = frames @ cls / dim**0.5
+        logits = frames @ cls / len(cls) ** 0.5
     else:
         logits = torch.stack([cosine(frame, cls) for frame in frames]) / temperature
     weights = logits.softmax(dim=0)
-    utterance = {"frames": weights @ frames, "cls": cls, "sum": weights @ frames + cls}[aggregate]
-    return {"utterance": utterance, "weights": weights, "frames": frames, "cls": cls}
+    return {"utterance": weights @ frames, "weights": weights, "frames": frames, "cls": cls}
 
 
 def encoder(

@@ -1,5 +1,6 @@
 """Cosine of frames to vectors, from their dot products and norms."""
 
+import torch
 from torch import Tensor
 
 from framealign.kernels.frame_stats import FrameStats
@@ -18,8 +19,9 @@ def cosine_to_anchor(stats: FrameStats, anchor: Tensor, layout: Layout) -> Tenso
 
 
 def cosine(dots: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """From the dot product and the two norms."""
-    zero = ((first == 0) | (second == 0)) & dots.isfinite()  # nan against zero stays nan
-    # One division after the other: the product of two norms leaves float32's range before either of them does
-    cosines = dots / first.masked_fill(first == 0, 1.0) / second.masked_fill(second == 0, 1.0)
-    return cosines.masked_fill(zero, 0.0)
+    """From the dot product and the two norms.
+
+    Divided by infinity, the dot product with a zero vector is 0 and sends back 0; nan stays nan. One division
+    after the other: the product of two norms leaves float32's range before either of them does.
+    """
+    return dots / first.masked_fill(first == 0, torch.inf) / second.masked_fill(second == 0, torch.inf)

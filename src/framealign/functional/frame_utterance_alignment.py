@@ -44,30 +44,35 @@ def frame_utterance_alignment_loss(
         dims = "batch, time" if cu_seqlens is None else "frames"
         check_floating("weights", weights, dims)
         check_like("weights", weights, dims, frame_logits.shape[:-1], frame_logits, "frame_logits")
+    frame_logits = layout.zero_padding(frame_logits)
+    weights = normalized(frame_logits, weights, layout)
     return divergence(frame_logits, utterance_logits, weights, layout, target, detach, reduction)
+
+
+def normalized(frame_logits: Tensor, weights: Tensor | None, layout: Layout) -> Tensor:
+    """Weights of sum 1 over each utterance's real frames, 0 on padding, float32 at least; None is uniform."""
+    if weights is None:
+        weights = torch.ones_like(frame_logits[..., 0])
+    weights = layout.zero_padding(weights.to(compute_dtype(weights, frame_logits)))
+    total = layout.sum(weights).masked_fill(layout.counts == 0, 1.0)
+    return weights / layout.spread(total)
 
 
 def divergence(
     frame_logits: Tensor,
     utterance_logits: Tensor,
-    weights: Tensor | None,
+    weights: Tensor,
     layout: Layout,
     target: str,
     detach: str | None,
     reduction: str,
 ) -> Tensor:
-    """The loss, of arguments that are not checked."""
+    """The loss, of `normalized` weights and of frame logits that are finite on padding."""
     with without_autocast(frame_logits):
-        dtype = compute_dtype(frame_logits, utterance_logits, *(() if weights is None else (weights,)))
+        dtype = compute_dtype(frame_logits, utterance_logits, weights)
         without_frames = layout.counts[:, None] == 0
-        if weights is None:
-            weights = torch.ones_like(frame_logits[..., 0], dtype=dtype)
-        weights = layout.zero_padding(weights.to(dtype))
-        total = layout.sum(weights).masked_fill(without_frames[:, 0], 1.0)
-        weights = weights / layout.spread(total)
-
-        log_frames = layout.zero_padding(frame_logits).to(dtype).log_softmax(dim=-1)
-        log_frames_average = log_average(log_frames, weights, layout)
+        log_frames = frame_logits.to(dtype).log_softmax(dim=-1)
+        log_frames_average = log_average(log_frames, weights.to(dtype), layout)
         log_utterance = utterance_logits.masked_fill(without_frames, 0.0).to(dtype).log_softmax(dim=1)
         if detach == "utterance":
             log_utterance = log_utterance.detach()

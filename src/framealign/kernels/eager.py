@@ -59,7 +59,7 @@ def backward(
     g_columns = columns.new_zeros(columns.shape if needs_columns else 0)
     g_logits = batch.per_frame() if has_logits else columns.new_empty(0)
     same_dtype = frames.dtype == columns.dtype
-    has_norms = norms.ndim == frames.ndim - 1
+    has_norms = norms.shape == frames.shape[:-1]
     if has_norms:
         scale = (g_norms / norms).masked_fill(norms == 0, 0.0)[..., None]
     for group in batch.groups(clean=True, into=g_frames if needs_frames and same_dtype else None):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 MAX_DIM = 8192
 MAX_COLUMNS = 16
-_MAX_SUMS = 32768  # columns times block of dim: backward sums the gradients of the columns in registers
+_MAX_REGISTERS = 45056  # of a backward program: a vector for each column, and 4 more
 _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
@@ -31,8 +31,8 @@ def why_not(frames: Tensor, columns: Tensor) -> str | None:
         return f"frames have {dim} dimensions, and the kernels hold 1 to {MAX_DIM}."
     if count > MAX_COLUMNS:
         return f"there are {count} columns, and the kernels hold at most {MAX_COLUMNS}."
-    if count * _block(dim) > _MAX_SUMS:
-        limit = _MAX_SUMS // _block(dim)
+    if (count + 4) * _block(dim) > _MAX_REGISTERS:
+        limit = _MAX_REGISTERS // _block(dim) - 4
         return f"there are {count} columns of {dim} dimensions, and at this size the kernels hold at most {limit}."
     return None
 
@@ -287,8 +287,8 @@ def backward_kernel(
                 for first in range(begin, end, BLOCK_T):
                     tile = first + tl.arange(0, BLOCK_T)
                     zeros = tl.zeros((BLOCK_T, BLOCK_D), g_frames.dtype.element_ty)
-                    pointers = g_frames + (origin + tile)[:, None] * dim + d[None, :]
-                    tl.store(pointers, zeros, mask=(tile < end)[:, None] & within[None, :])
+                    outer = (tile < end)[:, None] & within[None, :]
+                    tl.store(g_frames + (origin + tile)[:, None] * dim + d[None, :], zeros, mask=outer)
             if g_logits is not None:
                 tl.store(g_logits + origin + chunk, 0.0, mask=in_time)
             if filled is not None:

@@ -14,7 +14,7 @@ from framealign.functional.alignment_objective import (
     with_classifier,
 )
 from framealign.functional.emotional_attention import anchor_columns, loss_from_stats, safe_anchor
-from framealign.functional.frame_utterance_alignment import divergence
+from framealign.functional.frame_utterance_alignment import divergence, normalized
 from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
 from framealign.layout import layout_of
 from framealign.masking import without_autocast
@@ -149,7 +149,8 @@ class AlignmentObjective(nn.Module):
         if self.fual_weight:
             if frame_logits is None:
                 frame_logits = classifier(layout.zero_padding(pooled.frames))  # nan there would reach its parameters
-            fual = divergence(frame_logits, logits, pooled.weights, layout, self.target, self.detach, "mean")
+            weights = normalized(frame_logits, pooled.weights, layout)
+            fual = divergence(frame_logits, logits, weights, layout, self.target, self.detach, "mean")
         loss = cross_entropy + self.eal_weight * eal + self.fual_weight * fual
         return Objective(loss, cross_entropy, eal, fual, logits)
 
