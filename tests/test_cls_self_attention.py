@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
+from cases import DIM, MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
 from framealign import CLSSelfAttentionPooling
-from framealign.functional import cls_attention
+from framealign.functional import cls_attention, pack
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -59,3 +59,46 @@ def test_the_functional_never_reads_padding(similarity: str) -> None:
         results.append([weights, *torch.autograd.grad(weights.square().sum(), [leaf, cls])])
     assert_equal(results[1], results[0])
     assert all(value.isfinite().all() for value in results[1])
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"norm_first": True}, {"feedforward_dim": 0}, {"norm_first": True, "feedforward_dim": 0}, {"num_heads": 1}],
+    ids=str,
+)
+def test_embed_is_the_utterance_of_the_whole_encoder(options: dict[str, object], layout: str, mask: Tensor) -> None:
+    case = Case(CLSSelfAttentionPooling, {"dim": DIM, "aggregate": "cls", **options})
+    module, frames = case.build(), torch.randn(*mask.shape, DIM, dtype=torch.float64)
+    expected = module(frames, mask).utterance
+    frames = frames.masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    if layout == "padded":
+        assert_close(module.embed(frames, mask), expected)
+    else:
+        packed, cu_seqlens = pack(frames, mask)
+        assert_close(module.embed(packed, cu_seqlens=cu_seqlens), expected)
+    (gradient,) = torch.autograd.grad(module.embed(frames, mask).sum(), frames)
+    assert gradient.isfinite().all()
+    assert not gradient[~mask].any()
+
+
+def test_embed_encodes_no_frame_where_only_the_cls_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, mask = torch.randn(2, 5, DIM), torch.rand(2, 5) > 0.3
+    module = CLSSelfAttentionPooling(DIM, aggregate="cls")
+    monkeypatch.setattr(module.encoder, "with_cls", None)
+    assert module.embed(frames, mask).shape == (2, DIM)
+    for options in ({}, {"aggregate": "cls", "depth": 2}, {"aggregate": "cls", "dropout": 0.5}):
+        module = CLSSelfAttentionPooling(DIM, **options)
+        torch.manual_seed(0)
+        expected = module(frames, mask).utterance
+        torch.manual_seed(0)
+        assert_equal(module.embed(frames, mask), expected)
+    module = module.eval()  # dropout is not at work
+    monkeypatch.setattr(module.encoder, "with_cls", None)
+    assert module.embed(frames, mask).shape == (2, DIM)
+
+
+def test_embed_refuses_what_forward_refuses() -> None:
+    with pytest.raises(ValueError, match=r"`frames` must have dim 8, the `dim` of this module, got \(2, 3, 4\)"):
+        CLSSelfAttentionPooling(DIM, aggregate="cls").embed(torch.randn(2, 3, 4))

@@ -29,9 +29,11 @@ NAMES = {
         "lengths_to_mask",
     ],
     "framealign.functional": [
+        "alignment_objective",
         "attentive_pooling",
         "cls_attention",
         "emotional_attention_loss",
+        "frame_stats",
         "frame_utterance_alignment_loss",
         "lengths_to_mask",
         "masked_mean",
@@ -44,29 +46,49 @@ NAMES = {
 }
 
 SIGNATURES = {
-    "MeanPooling": "(dim=None)",
-    "MaxPooling": "(dim=None)",
-    "StatisticsPooling": "(dim=None)",
-    "AttentivePooling": "(dim, hidden_dim=128)",
-    "AttentiveStatisticsPooling": "(dim, hidden_dim=128)",
+    "MeanPooling": "(dim=None, *, backend='auto')",
+    "MaxPooling": "(dim=None, *, backend='auto')",
+    "StatisticsPooling": "(dim=None, *, backend='auto')",
+    "AttentivePooling": "(dim, hidden_dim=128, *, backend='auto')",
+    "AttentiveStatisticsPooling": "(dim, hidden_dim=128, *, backend='auto')",
     "SelfAttentionPooling": (
-        "(dim, num_heads=4, depth=1, dropout=0.0, *, norm_first=False, feedforward_dim=None, hidden_dim=128)"
+        "(dim, num_heads=4, depth=1, dropout=0.0, *, norm_first=False, feedforward_dim=None, hidden_dim=128, "
+        "backend='auto')"
     ),
     "CLSSelfAttentionPooling": (
         "(dim, num_heads=4, depth=1, dropout=0.0, *, similarity='dot', temperature=0.1, aggregate='frames', "
-        "norm_first=False, feedforward_dim=None)"
+        "norm_first=False, feedforward_dim=None, backend='auto')"
     ),
-    "EmotionalAttentionLoss": "(margin=0.8, *, beta=1.0, negative_margin=None, reduction='mean')",
-    "FrameUtteranceAlignmentLoss": "(*, target='utterance', detach=None, reduction='mean')",
+    "EmotionalAttentionLoss": "(margin=0.8, *, beta=1.0, negative_margin=None, reduction='mean', backend='auto')",
+    "FrameUtteranceAlignmentLoss": "(*, target='utterance', detach=None, reduction='mean', backend='auto')",
     "AlignmentObjective": (
         "(*, margin=0.8, beta=1.0, negative_margin=None, eal_weight=0.05, fual_weight=0.05, target='utterance', "
-        "detach=None, label_smoothing=0.0, class_weights=None)"
+        "detach=None, label_smoothing=0.0, class_weights=None, backend='auto')"
     ),
-    "EmotionalAttentionLoss.forward": "(self, frames, anchor, mask=None, labels=None)",
-    "FrameUtteranceAlignmentLoss.forward": "(self, frame_logits, utterance_logits, weights=None, mask=None)",
-    "AlignmentObjective.forward": "(self, pooled, labels, classifier, mask=None)",
-    **{f"{name}.forward": "(self, frames, mask=None)" for name in NAMES["framealign"] if name.endswith("Pooling")},
+    "EmotionalAttentionLoss.forward": "(self, frames, anchor, mask=None, labels=None, *, cu_seqlens=None)",
+    "FrameUtteranceAlignmentLoss.forward": (
+        "(self, frame_logits, utterance_logits, weights=None, mask=None, *, cu_seqlens=None)"
+    ),
+    "AlignmentObjective.forward": "(self, pooled, labels, classifier, mask=None, *, cu_seqlens=None)",
+    **{
+        f"{name}.forward": "(self, frames, mask=None, *, cu_seqlens=None)"
+        for name in NAMES["framealign"]
+        if name.endswith("Pooling")
+    },
+    "CLSSelfAttentionPooling.embed": "(self, frames, mask=None, *, cu_seqlens=None)",
     "lengths_to_mask": "(lengths, max_length=None)",
+    "functional.emotional_attention_loss": (
+        "(frames, anchor, mask=None, labels=None, *, margin=0.8, beta=1.0, negative_margin=None, reduction='mean', "
+        "cu_seqlens=None, backend='auto')"
+    ),
+    "functional.frame_utterance_alignment_loss": (
+        "(frame_logits, utterance_logits, weights=None, mask=None, *, target='utterance', detach=None, "
+        "reduction='mean', cu_seqlens=None, backend='auto')"
+    ),
+    "functional.attentive_pooling": "(frames, logits, mask=None, *, cu_seqlens=None, backend='auto')",
+    "functional.frame_stats": (
+        "(frames, columns=None, mask=None, *, logits=None, attend=False, norms=False, cu_seqlens=None, backend='auto')"
+    ),
 }
 
 DIAGNOSTICS = [
@@ -133,4 +155,4 @@ print(f"import framealign: {took:.3f} s over import torch")
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     print(result.stdout)
     new = set(eval(result.stderr.strip().splitlines()[-1])) - set(sys.stdlib_module_names)
-    assert new <= {"framealign", "einops", "torch"}
+    assert new <= {"framealign", "einops", "torch"}  # and so not triton

@@ -7,7 +7,7 @@ lengths. What a loss or a pooling does to frames, it writes once, in terms of th
 import torch
 from torch import Tensor
 
-from framealign.masking import compute_dtype, frame_counts, masked_softmax, zero_padding
+from framealign.masking import compute_dtype, fill_padding, frame_counts, masked_softmax
 
 
 def can_be_read(tensor: Tensor) -> bool:
@@ -33,7 +33,10 @@ class Padded:
         self.counts = frame_counts(like, mask)
 
     def zero_padding(self, values: Tensor) -> Tensor:
-        return zero_padding(values, self.mask)
+        return self.fill_padding(values, 0.0)
+
+    def fill_padding(self, values: Tensor, value: float) -> Tensor:
+        return fill_padding(values, self.mask, value)
 
     def spread(self, values: Tensor) -> Tensor:
         """Per-utterance values, ready to meet per-frame ones."""
@@ -74,6 +77,9 @@ class Packed:
     def zero_padding(self, values: Tensor) -> Tensor:
         return values
 
+    def fill_padding(self, values: Tensor, value: float) -> Tensor:
+        return values
+
     def spread(self, values: Tensor) -> Tensor:
         """Per-utterance values, one row for each frame."""
         return values.index_select(0, self.utterance)
@@ -107,3 +113,11 @@ def mean(values: Tensor, layout: Layout) -> Tensor:
     total = layout.sum(layout.zero_padding(values))
     count = layout.counts.clamp_min(1).to(total.dtype)
     return total / count.reshape(-1, *(1,) * (total.ndim - 1))
+
+
+def log_sum_exp(logits: Tensor, layout: Layout) -> Tensor:
+    """Over each utterance's real frames; 0 for an utterance without any."""
+    empty = layout.counts == 0
+    logits = layout.fill_padding(logits, -torch.inf)
+    largest = layout.amax(logits.detach()).masked_fill(empty, 0.0)
+    return layout.sum((logits - layout.spread(largest)).exp()).masked_fill(empty, 1.0).log() + largest

@@ -74,9 +74,7 @@ def zero_padding(frames: Tensor, mask: Tensor | None) -> Tensor:
         tensor([[1., 0.]])
     """
     check_mask(mask, frames, "frames")
-    if mask is None:
-        return frames
-    return frames.masked_fill(~_expand(mask, frames), 0.0)
+    return fill_padding(frames, mask, 0.0)
 
 
 def masked_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -170,5 +168,8 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def _expand(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(*mask.shape, *(1,) * (like.ndim - 2))
+def fill_padding(values: Tensor, mask: Tensor | None, value: float) -> Tensor:
+    """Write one value over the padding of a per-frame tensor."""
+    if mask is None:
+        return values
+    return values.masked_fill(~mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)), value)

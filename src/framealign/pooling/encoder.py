@@ -6,7 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from framealign._checks import check_integer, check_number
-from framealign.layout import Layout, Packed, Padded
+from framealign.kernels.frame_stats import Backend, frame_stats
+from framealign.layout import Layout, Packed, Padded, log_sum_exp
 from framealign.pooling.tokens import Tokens, tokens_of
 
 
@@ -47,6 +48,21 @@ class Encoder(nn.Module):
         values = self._encode(tokens)
         return tokens.frames(values), tokens.cls(values)
 
+    @property
+    def answers_one_query(self) -> bool:
+        """Whether `cls_alone` computes what `with_cls` does."""
+        return len(self.layers) == 1 and not (self.training and self.layers[0].dropout.p > 0)
+
+    def cls_alone(self, frames: Tensor, cls: Tensor, layout: Layout, backend: Backend) -> Tensor:
+        """Only the second result of `with_cls`, of a single layer without dropout: one query in place of all."""
+        (layer,) = self.layers
+        if layer.norm_first:
+            frames, token = layer.attention_norm(layout.zero_padding(frames)), layer.attention_norm(cls)
+        else:
+            token = cls
+        attended = layer.attention.answer(token, frames, layout, backend)
+        return layer.after_attention(cls, attended).masked_fill(layout.counts[:, None] == 0, 0.0)
+
     def _encode(self, tokens: Tokens) -> Tensor:
         values = tokens.values
         for layer in self.layers:
@@ -69,12 +85,16 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        attended = self.attention(self.attention_norm(tokens) if self.norm_first else tokens, layout)
+        return self.after_attention(tokens, attended)
+
+    def after_attention(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        tokens = tokens + self.dropout(attended)
         if self.norm_first:
-            tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens), layout))
             if self.feedforward is not None:
                 tokens = tokens + self.dropout(self.feedforward(self.feedforward_norm(tokens)))
             return tokens
-        tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, layout)))
+        tokens = self.attention_norm(tokens)
         if self.feedforward is not None:
             tokens = self.feedforward_norm(tokens + self.dropout(self.feedforward(tokens)))
         return tokens
@@ -97,6 +117,29 @@ class SelfAttention(nn.Module):
         else:
             attended = self._attend_packed(projected, layout)
         output: Tensor = self.project_out(attended)
+        return output
+
+    def answer(self, token: Tensor, frames: Tensor, layout: Layout, backend: Backend) -> Tensor:
+        r"""What one query, of `token` (dim,), gets from itself and the frames of each utterance: (batch, dim).
+
+        $q^\top W_k z_t = (W_k^\top q)^\top z_t$ and $\sum_t a_t W_v z_t = W_v \sum_t a_t z_t$: the frames meet one
+        column for each head, and no matrix. The bias of the keys shifts all scores of a query alike, and drops out.
+        """
+        dim = len(token)
+        (w_query, w_key, w_value), (b_query, _, b_value) = (
+            tensor.split(dim) for tensor in (self.project_in.weight, self.project_in.bias)
+        )
+        query = F.linear(token, w_query, b_query).view(self.num_heads, -1)
+        keys, values = (weight.view(self.num_heads, -1, dim) for weight in (w_key, w_value))
+        columns = torch.einsum("hd,hdk->hk", query, keys) / query.shape[1] ** 0.5
+        heads = []
+        for column, value in zip(columns, values, strict=True):
+            stats = frame_stats(frames, column.expand(layout.batch, 1, -1), layout, attend=True, backend=backend)
+            assert stats.pooled is not None
+            score = (column * token).sum().to(stats.dots.dtype)
+            share = (log_sum_exp(stats.dots[..., 0], layout) - score).sigmoid()[:, None]  # of all frames together
+            heads.append(F.linear((share * stats.pooled + (1 - share) * token).to(token.dtype), value))
+        output: Tensor = self.project_out(torch.cat(heads, dim=1) + b_value)
         return output
 
     def _attend(self, projected: Tensor, mask: Tensor | None) -> Tensor:

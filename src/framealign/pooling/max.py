@@ -60,7 +60,7 @@ class MaxPooling(nn.Module):
         if frames.shape[-2] == 0:  # no maximum of nothing; the sum is 0 and joined to the graph
             nothing = frames.sum(dim=-2, keepdim=True).expand(layout.batch, *(1,) * (frames.ndim - 2), -1)
             return Pooled(nothing.flatten(1), frames.sum(dim=-1).to(dtype), frames, cls=None)
-        candidates = frames if mask is None else frames.masked_fill(~mask[..., None], -torch.inf)
+        candidates = layout.fill_padding(frames, -torch.inf)
         utterance = layout.amax(candidates).masked_fill(layout.counts[:, None] == 0, 0.0)
         holds = (candidates.detach() == layout.spread(utterance.detach())).to(dtype)
         holders = layout.sum(holds).clamp_min(1)

@@ -1,0 +1,259 @@
+"""The primitive: its values and gradients on every path, and the operator that PyTorch knows."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cases import DIM, MASKS, assert_close, assert_equal
+from framealign.functional import frame_stats, pack
+from framealign.kernels import plain
+from framealign.kernels.frame_stats import FrameStats, _operator
+from framealign.layout import Padded
+from strategies import masks, seeds
+
+OPTIONS = {
+    "dots": {},
+    "norms": {"norms": True},
+    "attend to the last column": {"attend": True},
+    "attend by logits": {"attend": True, "logits": True},
+    "all": {"attend": True, "norms": True},
+    "only pooled": {"attend": True, "logits": True, "columns": 0},
+}
+each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+
+
+def make(mask: Tensor, options: dict[str, object], seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    batch, time = mask.shape
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    inputs = {"frames": random(batch, time, DIM), "columns": random(batch, options.get("columns", 3), DIM)}
+    return inputs | ({"logits": random(batch, time)} if options.get("logits") else {})
+
+
+def call(inputs: dict[str, Tensor], options: dict[str, object], mask: Tensor | None, **more: object) -> FrameStats:
+    switches = {name: options.get(name, False) for name in ("attend", "norms")}
+    columns = inputs["columns"] if inputs["columns"].shape[1] else None
+    return frame_stats(inputs["frames"], columns, mask, logits=inputs.get("logits"), **switches, **more)
+
+
+def by_hand(inputs: dict[str, Tensor], options: dict[str, object], mask: Tensor) -> list[Tensor]:
+    """One utterance at a time, on its real frames alone; laid out like the library's results."""
+    frames, columns = inputs["frames"], inputs["columns"]
+    dots = frames.new_zeros(*mask.shape, columns.shape[1])
+    norms, weights = frames.new_zeros(mask.shape), frames.new_zeros(mask.shape)
+    pooled = []
+    for i, real in enumerate(mask):
+        rows, where = frames[i][real], (torch.tensor(i), real.nonzero()[:, 0])
+        dots = dots.index_put(where, rows @ columns[i].T)
+        norms = norms.index_put(where, torch.stack([row.norm() for row in rows]) if len(rows) else rows.sum(1))
+        scores = inputs["logits"][i][real] if "logits" in inputs else rows @ columns[i][-1] if options.get("attend") else rows.sum(1)
+        weights = weights.index_put(where, scores.softmax(dim=0))
+        pooled.append(scores.softmax(dim=0) @ rows)
+    results = [dots]
+    if options.get("norms"):
+        results.append(norms)
+    if options.get("attend"):
+        results += [weights, torch.stack(pooled) if pooled else frames.new_zeros(0, DIM)]
+    return results
+
+
+def gradients(outputs: list[Tensor], inputs: dict[str, Tensor]) -> list[Tensor]:
+    total = sum((output * torch.cos(torch.arange(output.numel()).view(output.shape))).sum() for output in outputs)
+    if not total.requires_grad:  # by hand, where there is no utterance
+        return [torch.zeros_like(value) for value in inputs.values()]
+    return list(torch.autograd.grad(total, list(inputs.values()), allow_unused=True, materialize_grads=True))
+
+
+def asked_for(stats: FrameStats) -> list[Tensor]:
+    return [value for value in stats if value is not None]
+
+
+@each_option
+@given(mask=masks(), seed=seeds)
+def test_equals_the_definition(options: dict[str, object], mask: Tensor, seed: int) -> None:
+    inputs = make(mask, options, seed)
+    outputs, expected = asked_for(call(inputs, options, mask)), by_hand(inputs, options, mask)
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert_close(ours, theirs)
+    for ours, theirs in zip(gradients(outputs, inputs), gradients(expected, inputs), strict=True):
+        assert_close(ours, theirs)
+
+
+@each_option
+@given(mask=masks(), seed=seeds, size=st.integers(1, 3), share=st.sampled_from([0.0, 0.75, 1.0]))
+def test_neither_the_size_of_a_group_nor_how_it_is_copied_matters(
+    options: dict[str, object], mask: Tensor, seed: int, size: int, share: float
+) -> None:
+    inputs = make(mask, options, seed)
+    expected = asked_for(call(inputs, options, mask))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("framealign.kernels.groups.Batch._group_size", lambda batch, time: size)
+        patch.setattr("framealign.kernels.groups._MOSTLY_REAL", share)
+        outputs = asked_for(call(inputs, options, mask))
+        for ours, theirs in zip(outputs, expected, strict=True):
+            assert_close(ours, theirs)
+        for ours, theirs in zip(gradients(outputs, inputs), gradients(expected, inputs), strict=True):
+            assert_close(ours, theirs)
+
+
+@each_option
+@given(mask=masks(), seed=seeds)
+def test_the_path_of_a_device_equals_that_of_the_cpu(options: dict[str, object], mask: Tensor, seed: int) -> None:
+    """On a device nothing is read: all utterances are one group, copied with the padding written over."""
+    inputs = make(mask, options, seed)
+    junk = dict(inputs, frames=inputs["frames"].detach().masked_fill(~mask[..., None], torch.nan).requires_grad_())
+    expected = asked_for(call(inputs, options, mask))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("framealign.kernels.groups.Batch._segments", lambda batch: None)
+        outputs = asked_for(call(junk, options, mask))
+        for ours, theirs in zip(outputs, expected, strict=True):
+            assert_close(ours, theirs)
+        for ours, theirs in zip(gradients(outputs, junk), gradients(expected, inputs), strict=True):
+            assert_close(ours, theirs)
+
+
+@each_option
+def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
+    mask = MASKS["ragged"]
+    stats = call(make(mask, options), options, mask)
+    assert (stats.norms is None) != bool(options.get("norms"))
+    assert (stats.weights is None) != bool(options.get("attend"))
+    assert (stats.pooled is None) != bool(options.get("attend"))
+
+
+@each_option
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -> None:
+    """Schema, autograd, fake tensors, and tracing with dynamic shapes."""
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, options, dtype=torch.float32)
+    frames, logits, cu_seqlens = inputs["frames"], inputs.get("logits"), None
+    if layout == "packed":
+        logits = None if logits is None else logits.detach()[mask].requires_grad_()
+        frames, cu_seqlens = pack(frames.detach(), mask)
+        frames, mask = frames.requires_grad_(), None
+    arguments = (frames, inputs["columns"], logits, mask, cu_seqlens)
+    switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
+    torch.library.opcheck(_operator, (*arguments, *switches))
+
+
+@each_option
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_vmap_of_the_operator(options: dict[str, object], layout: str) -> None:
+    mask = MASKS["an empty utterance"]
+    switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
+    batches = [make(mask, options, seed) for seed in range(3)]
+    if layout == "packed":
+        for batch in batches:
+            for name in batch.keys() & {"frames", "logits"}:
+                batch[name] = batch[name][mask]
+    cu_seqlens = pack(torch.zeros(*mask.shape, 1), mask)[1] if layout == "packed" else None
+    where = None if layout == "packed" else mask
+    stacked = [torch.stack([batch[name] for batch in batches]) if name in batches[0] else None for name in ("frames", "columns", "logits")]
+
+    def one(frames: Tensor, columns: Tensor, logits: Tensor | None) -> tuple[Tensor, ...]:
+        return torch.ops.framealign.frame_stats(frames, columns, logits, where, cu_seqlens, *switches)
+
+    dims = (0, 0, None if stacked[2] is None else 0)
+    together = torch.func.vmap(one, in_dims=dims)(*stacked)
+    for i, batch in enumerate(batches):
+        for ours, alone in zip(together, one(batch["frames"], batch["columns"], batch.get("logits")), strict=True):
+            assert_close(ours[i], alone)
+
+
+def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
+    mask = MASKS["holes"]
+    inputs = make(mask, OPTIONS["all"])
+    function = lambda *values: tuple(frame_stats(*values, mask, attend=True, norms=True))  # noqa: E731
+    assert torch.autograd.gradcheck(function, tuple(inputs.values()), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, tuple(inputs.values()))
+
+
+def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
+    inputs = make(MASKS["holes"], OPTIONS["all"])
+    stats = frame_stats(inputs["frames"].detach(), inputs["columns"], MASKS["holes"], norms=True)
+    assert not stats.norms.requires_grad or torch.autograd.grad(stats.dots.sum(), inputs["columns"])[0].any()
+    stats = frame_stats(inputs["frames"], inputs["columns"].detach(), MASKS["holes"], norms=True)
+    (gradient,) = torch.autograd.grad(stats.dots.sum(), inputs["frames"])
+    assert_close(gradient, (inputs["columns"].sum(1)[:, None] * MASKS["holes"][..., None]).detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@each_option
+def test_half_precision_errs_by_the_rounding_of_its_inputs_alone(options: dict[str, object], dtype: torch.dtype) -> None:
+    """Against float64 on the same rounded inputs, results are those of float32."""
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, options, dtype=dtype)
+    exact = {name: value.detach().double().requires_grad_() for name, value in inputs.items()}
+    outputs, expected = asked_for(call(inputs, options, mask)), by_hand(exact, options, mask)
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert_close(ours, theirs)
+    for name, ours, theirs in zip(inputs, gradients(outputs, inputs), gradients(expected, exact), strict=True):
+        assert ours.dtype == dtype
+        assert_close(ours, theirs, dtype)
+        if name == "columns":
+            torch.testing.assert_close(ours, theirs.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_the_definition_is_that_of_the_oracle() -> None:
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, OPTIONS["all"])
+    outputs = plain.frame_stats(inputs["frames"], inputs["columns"], None, Padded(inputs["frames"], mask), True, True)
+    for ours, theirs in zip(outputs, by_hand(inputs, OPTIONS["all"], mask), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_nan_in_a_real_frame_is_not_hidden() -> None:
+    frames = torch.randn(2, 3, DIM)
+    frames[0, 1, 0] = torch.nan
+    stats = frame_stats(frames, torch.ones(2, 1, DIM), attend=True, norms=True)
+    assert stats.dots[0, 1].isnan()
+    assert stats.norms[0, 1].isnan()
+    assert stats.pooled[0].isnan().all()
+    assert not stats.pooled[1].isnan().any()
+
+
+class TestBackend:
+    FRAMES, COLUMNS = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM)
+
+    def test_triton_says_why_it_cannot_run(self) -> None:
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run: frames are on cpu, and the kernels run'):
+            frame_stats(self.FRAMES, self.COLUMNS, backend="triton")
+
+    def test_auto_falls_back(self) -> None:
+        assert_equal(
+            frame_stats(self.FRAMES, self.COLUMNS).dots, frame_stats(self.FRAMES, self.COLUMNS, backend="eager").dots
+        )
+
+    def test_another_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'eager', 'triton', got 'cuda'"):
+            frame_stats(self.FRAMES, self.COLUMNS, backend="cuda")
+
+
+def test_messages() -> None:
+    frames, columns, cu_seqlens = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.tensor([0, 2, 3])
+    with pytest.raises(ValueError, match=r"`attend` needs `logits`, or `columns` whose last one is the query, got nei"):
+        frame_stats(frames, attend=True)
+    with pytest.raises(ValueError, match=r"`columns` must have shape \(batch, columns, dim\) = \(2, 1, 8\) to match `fr"):
+        frame_stats(frames, columns[:, :, :5])
+    with pytest.raises(ValueError, match=r"`columns` must have shape \(batch, columns, dim\), got \(2, 8\)"):
+        frame_stats(frames, columns[:, 0])
+    with pytest.raises(ValueError, match=r"`logits` must have shape \(batch, time\) = \(2, 3\) to match `frames`, got"):
+        frame_stats(frames, logits=torch.randn(2, 4), attend=True)
+    with pytest.raises(ValueError, match=r"`mask` and `cu_seqlens` exclude each other.*got both; use `mask` with padded"):
+        frame_stats(frames[0], columns, torch.ones(3, dtype=torch.bool), cu_seqlens=cu_seqlens)
+    with pytest.raises(ValueError, match=r"`frames` must have shape \(frames, dim\), got \(2, 3, 8\)"):
+        frame_stats(frames, columns, cu_seqlens=cu_seqlens)
+    with pytest.raises(ValueError, match=r"`columns` must have shape .* = \(2, 1, 8\) to match `frames`, got \(3, 1, 8\)"):
+        frame_stats(frames[0], torch.randn(3, 1, DIM), cu_seqlens=cu_seqlens)
+    with pytest.raises(TypeError, match=r"`cu_seqlens` must be integer cumulative lengths, got torch.float32"):
+        frame_stats(frames[0], columns, cu_seqlens=cu_seqlens.float())
+    for bounds in ([0, 2, 4], [1, 2, 3], [0, 4, 3]):
+        with pytest.raises(ValueError, match=r"`cu_seqlens` must rise from 0 to 3, the number of frames, got \["):
+            frame_stats(frames[0], columns, cu_seqlens=torch.tensor(bounds))
