@@ -235,6 +235,13 @@ def frame_inputs(inputs: Mapping[str, Tensor]) -> list[str]:
     return [name for name in inputs if SHAPES.get(name, "").startswith("bt")]
 
 
+def pack_inputs(inputs: Mapping[str, Tensor], mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The same utterances without their padding; the packed tensors are leaves of their own."""
+    packed = {name: inputs[name].detach()[mask].requires_grad_() for name in frame_inputs(inputs)}
+    lengths = mask.sum(dim=1)
+    return dict(inputs) | packed, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+
+
 def gradients(outputs: Mapping[str, Tensor], module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gradients of a fixed random projection of the outputs (their padding included), by input and parameter."""
     leaves = {name: value for name, value in inputs.items() if value.requires_grad} | dict(module.named_parameters())

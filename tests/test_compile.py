@@ -7,9 +7,28 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from cases import CLASSES, DIM, EVERYTHING, Case, assert_close, cases_of, gradients, make_inputs, make_mask, run
+from cases import (
+    CLASSES,
+    DIM,
+    EAL,
+    EVERYTHING,
+    FUAL,
+    OBJECTIVE,
+    SHAPES,
+    Case,
+    OnePass,
+    assert_close,
+    cases_of,
+    frame_inputs,
+    gradients,
+    make_inputs,
+    make_mask,
+    pack_inputs,
+    run,
+)
 from framealign.diagnostics import diagnose
 from framealign.functional import lengths_to_mask, unpack
+from framealign.kernels import eager
 
 each_case = pytest.mark.parametrize("case", EVERYTHING, ids=str)
 # Tracing takes a second or two: every module, with its defaults and with the options that change most of its graph
@@ -84,6 +103,99 @@ def test_neither_forward_nor_backward_reads_a_value(case: Case) -> None:
         fakes = {name: mode.from_tensor(value) for name, value in inputs.items()}
         outputs = run(module, fakes, mode.from_tensor(BATCHES[0]))
         assert gradients(outputs, module, fakes).keys() >= set(case.inputs)
+
+
+@each_case
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_forward_on_cuda_reads_no_value(case: Case, layout: str) -> None:
+    """On a fake CUDA device: there the mask is not in host memory, and no path may look at it."""
+    sizes, packed = {"b": 4, "t": 5, "d": DIM, "c": CLASSES}, layout == "packed"
+    with FakeTensorMode(), torch.device("cuda"):
+        tensors = {name: torch.ones(CLASSES) for name, value in case.options.items() if isinstance(value, Tensor)}
+        module = case.module(**case.options | tensors)
+        inputs = {"labels": torch.zeros(4, dtype=torch.int64)}
+        for name in case.inputs:
+            axes = SHAPES[name].removeprefix("bt") if packed else SHAPES[name]
+            leading = [13] if axes != SHAPES[name] else []
+            inputs[name] = torch.randn([*leading, *(sizes[axis] for axis in axes)])
+        mask = None if packed else torch.ones(4, 5, dtype=torch.bool)
+        outputs = run(module, inputs, mask, torch.zeros(5, dtype=torch.int32) if packed else None)
+        assert {value.device.type for value in outputs.values()} == {"cuda"}
+
+
+@pytest.mark.parametrize("options", [(False, False), (True, True)], ids=["dots", "all"])
+def test_the_eager_path_on_cuda_reads_no_value(options: tuple[bool, bool]) -> None:
+    """What stands behind the operator where Triton cannot run; the operator itself hides it from a fake tensor."""
+    attend, norms = options
+    with FakeTensorMode(), torch.device("cuda"):
+        frames, columns, mask = torch.randn(4, 5, DIM), torch.randn(4, 2, DIM), torch.ones(4, 5, dtype=torch.bool)
+        outputs = eager.forward(frames, columns, None, mask, None, attend, norms)
+        found = eager.backward(
+            *map(torch.ones_like, outputs), frames, columns, *outputs[1:], mask, None, attend, False, True, True
+        )
+        assert [tuple(value.shape) for value in found[:2]] == [(4, 5, DIM), (4, 2, DIM)]
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("case", [EAL[0], FUAL[0], *OBJECTIVE[:1], *cases_of(OnePass)[:1]], ids=str)
+def test_one_graph_for_ten_length_patterns(case: Case, layout: str) -> None:
+    flat, graphs = Flat(case), []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    def packed_run(cu_seqlens: Tensor, *values: Tensor) -> dict[str, Tensor]:
+        return run(flat.module, dict(zip(flat.names, values, strict=True)), None, cu_seqlens)
+
+    compiled = torch.compile(flat if layout == "padded" else packed_run, fullgraph=True, dynamic=True, backend=count)
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        batch, time = (int(size) for size in torch.randint(2, 30, (2,), generator=generator))
+        mask = torch.rand(batch + CLASSES, time + DIM, generator=generator) > 0.3 * (seed % 3)
+        inputs = make_inputs(case, mask, torch.float32)
+        if layout == "padded":
+            actual, expected = compiled(mask, *inputs.values()), flat(mask, *inputs.values())
+        else:
+            packed, cu_seqlens = pack_inputs(inputs, mask)
+            actual, expected = compiled(cu_seqlens, *packed.values()), packed_run(cu_seqlens, *packed.values())
+        assert_close(actual, expected)
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("case", GRAPHS, ids=str)
+def test_packed_input_compiles_and_exports(case: Case) -> None:
+    flat = Flat(case)
+
+    class PackedFlat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = flat.module
+
+        def forward(self, cu_seqlens: Tensor, *values: Tensor) -> dict[str, Tensor]:
+            return run(self.module, dict(zip(flat.names, values, strict=True)), None, cu_seqlens)
+
+    module = PackedFlat()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    program = None
+    for mask in BATCHES:
+        packed, cu_seqlens = pack_inputs(make_inputs(case, mask, torch.float32), mask)
+        expected = module(cu_seqlens, *packed.values())
+        assert_close(compiled(cu_seqlens, *packed.values()), expected)
+        if program is None:
+            batch, frames = (torch.export.Dim(name, min=2, max=2**20) for name in ("batch", "frames"))
+            shapes = ({0: batch + 1}, tuple({0: frames if name in frame_inputs(packed) else batch} for name in packed))
+            values = tuple(value.detach() for value in packed.values())
+            program = torch.export.export(module, (cu_seqlens, *values), dynamic_shapes=shapes)
+        assert_close(program.module()(cu_seqlens, *packed.values()), expected)
+
+
+def test_an_exported_program_needs_no_operator_of_this_library() -> None:
+    """So that it can run where framealign is not installed."""
+    case = EAL[0]
+    inputs = make_inputs(case, BATCHES[0], torch.float32)
+    program = torch.export.export(Flat(case), (BATCHES[0], *(value.detach() for value in inputs.values())))
+    assert "framealign" not in str(program.graph)
 
 
 def test_neither_diagnostics_nor_unpacking_reads_a_value() -> None:

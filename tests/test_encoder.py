@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cases import MASKS, assert_close, assert_equal
 from framealign import CLSSelfAttentionPooling, SelfAttentionPooling
-from framealign.pooling import tokens
+from framealign.pooling import unpadded
 
 pytestmark = pytest.mark.parametrize("pooling", [SelfAttentionPooling, CLSSelfAttentionPooling])
 
@@ -65,7 +65,7 @@ def test_no_query_is_left_with_nothing_to_attend_to(pooling: type[nn.Module], mo
         return attend(*args, attn_mask=attn_mask, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    monkeypatch.setattr(tokens, "_WORTH_PACKING", 0.0)
+    monkeypatch.setattr(unpadded, "_WORTH_PACKING", 0.0)
     mask = MASKS["an empty utterance"]
     pooling(8)(torch.randn(*mask.shape, 8), mask)
     assert masks[0].any(dim=-1).all()

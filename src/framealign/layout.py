@@ -7,17 +7,8 @@ lengths. What a loss or a pooling does to frames, it writes once, in terms of th
 import torch
 from torch import Tensor
 
-from framealign.masking import compute_dtype, fill_padding, frame_counts, masked_softmax
-
-
-def can_be_read(tensor: Tensor) -> bool:
-    """Whether the values are at hand: in host memory, and neither traced nor transformed."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(tensor) is Tensor
-        and tensor.device.type == "cpu"
-        and not torch._C._are_functorch_transforms_active()
-    )
+from framealign._state import can_be_read
+from framealign.masking import compute_dtype, fill_padding, frame_counts, masked_softmax, zero_padding
 
 
 class Padded:
@@ -33,7 +24,7 @@ class Padded:
         self.counts = frame_counts(like, mask)
 
     def zero_padding(self, values: Tensor) -> Tensor:
-        return self.fill_padding(values, 0.0)
+        return zero_padding(values, self.mask)
 
     def fill_padding(self, values: Tensor, value: float) -> Tensor:
         return fill_padding(values, self.mask, value)

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from framealign._checks import INTEGERS, check_floating, check_mask, check_tensor
+from framealign._state import can_be_read
+from framealign.kernels.zero_padding import ZeroPadding
+
+_WORTH_READING = 2**18  # bytes of frames from which a copy of the real ones is faster than a masked one
 
 
 def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
@@ -74,6 +78,11 @@ def zero_padding(frames: Tensor, mask: Tensor | None) -> Tensor:
         tensor([[1., 0.]])
     """
     check_mask(mask, frames, "frames")
+    if mask is not None and frames.ndim == 3 and frames.nbytes > _WORTH_READING and can_be_read(mask):
+        if mask.all():
+            return frames
+        zeroed: Tensor = ZeroPadding.apply(frames, mask)
+        return zeroed
     return fill_padding(frames, mask, 0.0)
 
 

@@ -7,18 +7,11 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from cases import EVERYTHING, POOLINGS, Case, assert_close, frame_inputs, gradients, make_inputs, run
+from cases import EVERYTHING, POOLINGS, Case, assert_close, frame_inputs, gradients, make_inputs, pack_inputs, run
 from cases import values_and_gradients as evaluate
 from strategies import full_precision, half_precision, masks, seeds
 
 EQUAL = {torch.float64: 1e-12, torch.float32: 1e-6}
-
-
-def pack_inputs(inputs: Mapping[str, Tensor], mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """The same utterances without their padding; the packed tensors are leaves of their own."""
-    packed = {name: inputs[name].detach()[mask].requires_grad_() for name in frame_inputs(inputs)}
-    lengths = mask.sum(dim=1)
-    return dict(inputs) | packed, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
 
 
 def packed_like(values: Mapping[str, Tensor], mask: Tensor, names: set[str]) -> dict[str, Tensor]:

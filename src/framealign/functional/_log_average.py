@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framealign.kernels.frame_stats import needs_every_derivative
+from framealign._state import needs_every_derivative
 from framealign.layout import Layout
 
 _MAX_EXPONENT = 80.0  # exp(80) = 5.5e34: a gradient this large says enough, and stays finite in float32

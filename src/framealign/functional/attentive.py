@@ -55,12 +55,14 @@ def attentive_pooling(
     dims = "batch, time" if cu_seqlens is None else "frames"
     check_floating("logits", logits, dims)
     check_like("logits", logits, dims, frames.shape[:-1], frames, "frames")
-    return pool(frames, logits, layout_of(frames, mask, cu_seqlens), backend)
+    return pool(frames, layout_of(frames, mask, cu_seqlens), backend, logits=logits)
 
 
-def pool(frames: Tensor, logits: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
-    """The utterance in the frames' dtype, and the weights."""
-    stats = frame_stats(frames, None, layout, logits=logits, attend=True, backend=backend)
+def pool(
+    frames: Tensor, layout: Layout, backend: Backend, *, logits: Tensor | None = None, query: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The utterance in the frames' dtype, and the weights; by logits, or by dot products with a query."""
+    stats = frame_stats(frames, query, layout, logits=logits, attend=True, backend=backend)
     assert stats.pooled is not None
     assert stats.weights is not None
     return stats.pooled.to(frames.dtype), stats.weights

@@ -38,9 +38,9 @@ def forward(
 
 def backward(
     g_dots: Tensor,
-    g_norms: Tensor,
-    g_weights: Tensor,
-    g_pooled: Tensor,
+    g_norms: Tensor | None,
+    g_weights: Tensor | None,
+    g_pooled: Tensor | None,
     frames: Tensor,
     columns: Tensor,
     norms: Tensor,
@@ -52,44 +52,49 @@ def backward(
     has_logits: bool,
     needs_frames: bool,
     needs_columns: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     r"""The low-rank update $\nabla z_t = \sum_k g_{tk} A_k + \frac{g_t}{|z_t|} z_t + a_t\,\nabla u$, written once."""
     batch = Batch(frames, mask, cu_seqlens, columns.dtype)
-    g_frames = frames.new_empty(frames.shape if needs_frames else 0)
-    g_columns = columns.new_zeros(columns.shape if needs_columns else 0)
-    g_logits = batch.per_frame() if has_logits else columns.new_empty(0)
+    g_frames = frames.new_empty(frames.shape) if needs_frames else None
+    g_columns = torch.zeros_like(columns) if needs_columns else None
+    g_logits = batch.per_frame() if has_logits else None
     same_dtype = frames.dtype == columns.dtype
-    has_norms = norms.shape == frames.shape[:-1]
-    if has_norms:
+    if g_norms is not None:
         scale = (g_norms / norms).masked_fill(norms == 0, 0.0)[..., None]
-    for group in batch.groups(clean=True, into=g_frames if needs_frames and same_dtype else None):
+    for group in batch.groups(clean=True, into=g_frames if same_dtype else None):
         update, rows = batch.take(g_dots, group), columns.index_select(0, group.utterances)
-        if attend:
+        if g_weights is not None and g_pooled is not None:
             share, g_share = batch.take(weights, group), batch.take(g_weights, group)
             g_utterance = g_pooled.index_select(0, group.utterances)[:, None]
             # A softmax: what a frame's weight gains, less what all frames gain; sum_t a_t z_t is known
             gain = g_share + g_utterance.bmm(group.frames.transpose(1, 2)).squeeze(1)
             average = (pooled.index_select(0, group.utterances)[:, None] * g_utterance).sum(dim=2)
             g_scores = share * (gain - average - (share * g_share).sum(dim=1, keepdim=True))
-            if has_logits:
+            if g_logits is not None:
                 batch.put(g_logits, group, g_scores)
             else:
                 update = torch.cat([update[..., :-1], update[..., -1:] + g_scores[..., None]], dim=2)
         if group.mask is not None:
             update = update.masked_fill(~group.mask[..., None], 0.0)
-        if needs_columns:
+        if g_columns is not None:
             g_columns.index_copy_(0, group.utterances, update.transpose(1, 2).bmm(group.frames))
-        if needs_frames:
+        if g_frames is not None:
             if attend:
                 update, rows = torch.cat([update, share[..., None]], dim=2), torch.cat([rows, g_utterance], dim=1)
             in_place = group.place is not None and same_dtype
             target = g_frames[group.place] if in_place else group.frames  # else a copy, of no more use
-            if has_norms:
+            if g_norms is not None:
                 torch.mul(group.frames, batch.take(scale, group), out=target).baddbmm_(update, rows)
             else:
                 torch.bmm(update, rows, out=target)
             if not in_place:
                 batch.put_frames(g_frames, group, target)
-    if needs_frames:
+    # Groups with their padding have written it too: the sum of no updates, which is 0 unless 0 * inf stood in it.
+    # On a device nobody looks
+    if g_frames is not None and (batch.trims or (batch.segments is not None and not _are_finite(columns, g_pooled))):
         batch.zero_padding(g_frames)
     return g_frames, g_columns, g_logits
+
+
+def _are_finite(*tensors: Tensor | None) -> bool:
+    return all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors)

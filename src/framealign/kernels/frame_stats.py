@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from framealign._checks import check_choice
+from framealign._state import is_exporting, needs_every_derivative
 from framealign.kernels import eager, plain
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
@@ -54,7 +54,7 @@ def frame_stats(
     with without_autocast(frames):
         dtype = compute_dtype(frames, columns)
         columns, logits = columns.to(dtype), None if logits is None else logits.to(dtype)
-        if backend != "triton" and _needs_plain_path(frames, layout):
+        if _needs_plain_path(frames, columns, layout, backend):
             outputs = plain.frame_stats(frames, columns, logits, layout, attend, norms)
         else:
             outputs = _operator(frames, columns, logits, layout.mask, layout.cu_seqlens, attend, norms, backend)
@@ -77,21 +77,18 @@ def why_not_triton(frames: Tensor, columns: Tensor) -> str | None:
     return triton_frame_stats.why_not(frames, columns)
 
 
-def _needs_plain_path(frames: Tensor, layout: Layout) -> bool:
-    if torch.compiler.is_compiling():
-        return _is_exporting()  # an exported program should run where this library is not
-    if frames.device.type == "meta" or (layout.cu_seqlens is not None and frames.device.type != "cpu"):
+def _needs_plain_path(frames: Tensor, columns: Tensor, layout: Layout, backend: Backend) -> bool:
+    if backend == "triton":
+        return False
+    if frames.device.type == "meta":
         return True
+    if layout.cu_seqlens is not None and frames.device.type != "cpu":
+        # The eager path reads the cumulative lengths, and those of a device must not be waited for
+        if backend == "eager" or why_not_triton(frames, columns) is not None:
+            return True
+    if torch.compiler.is_compiling():
+        return is_exporting()  # an exported program should run where this library is not
     return needs_every_derivative()
-
-
-def needs_every_derivative() -> bool:
-    """Inside a transform of `torch.func`, or forward mode: a formula for the gradient alone is not enough."""
-    return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
-
-
-def _is_exporting() -> bool:
-    return bool(getattr(torch.compiler, "is_exporting", lambda: False)())
 
 
 # The operator: eager on the CPU, Triton on CUDA where it can ----------------------------------------------------
@@ -132,11 +129,13 @@ def _backward_operator(
     needs_columns: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of frames, columns and logits; empty where not needed."""
-    return _implementation(backend, frames, columns).backward(
-        g_dots, g_norms, g_weights, g_pooled, frames, columns, norms, weights, pooled, mask, cu_seqlens,
-        attend, has_logits, needs_frames, needs_columns,
+    """Gradients of frames, columns and logits; empty where not needed, since an operator cannot return None."""
+    has_norms = norms.shape == frames.shape[:-1]
+    found = _implementation(backend, frames, columns).backward(
+        g_dots, g_norms if has_norms else None, g_weights if attend else None, g_pooled if attend else None,
+        frames, columns, norms, weights, pooled, mask, cu_seqlens, attend, has_logits, needs_frames, needs_columns,
     )  # fmt: skip
+    return tuple(columns.new_empty(0) if gradient is None else gradient for gradient in found)
 
 
 def _implementation(backend: str, frames: Tensor, columns: Tensor) -> Any:

@@ -21,7 +21,7 @@ class Segment(NamedTuple):
     utterance: int
     start: int
     stop: int
-    has_holes: bool
+    holes: Tensor | None  # rows of padding between them
 
 
 class Group(NamedTuple):
@@ -41,17 +41,25 @@ class Batch:
         self.frames, self.mask, self.cu_seqlens, self.dtype = frames, mask, cu_seqlens, dtype
         self.size = frames.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
         self.segments = self._segments() if frames.device.type == "cpu" else None
+        self._is_full = mask is None
+        self.trims = cu_seqlens is not None  # whether clean groups come without their padding
+        if self.segments is not None and cu_seqlens is None:
+            real, everything = sum(segment.stop for segment in self.segments), frames.shape[:2].numel()
+            self._is_full = real == everything and all(segment.holes is None for segment in self.segments)
+            self.trims = real < _MOSTLY_REAL * everything
 
     def groups(self, *, clean: bool, into: Tensor | None = None) -> Iterator[Group]:
         """All utterances. `clean` frames are 0 on padding; `into` may be filled with them, and then holds the groups."""
-        if self.cu_seqlens is not None:
-            yield from self._trimmed_groups()
-        elif not clean or self._all_full():
-            yield from self._views()
-        elif self.segments is None or self._share_of_real_frames() > _MOSTLY_REAL:
-            yield from self._copies(into)
-        else:
-            yield from self._trimmed_groups()
+        if self.trims:
+            return self._trimmed_groups() if clean or self.cu_seqlens is not None else self._views()
+        return self._copies(into) if clean and not self._is_full else self._views()
+
+    def without_padding(self) -> Tensor:
+        """A copy of padded frames with zeros over the padding."""
+        frames = self.frames.new_empty(self.frames.shape, dtype=self.dtype)
+        for _ in self._copies(frames):
+            pass
+        return frames
 
     def take(self, values: Tensor, group: Group) -> Tensor:
         """The group's part of a per-frame tensor; on padding it is anything finite."""
@@ -78,7 +86,7 @@ class Batch:
             values[:, : part.shape[1]].index_copy_(0, group.utterances, part)
 
     def put_frames(self, values: Tensor, group: Group, part: Tensor) -> None:
-        """Write the group's real frames; `zero_padding` writes the rest."""
+        """Write what the group holds of the frames; of a trimmed group, `zero_padding` writes the rest."""
         if group.place is not None:
             values[group.place, : part.shape[1]] = part
             return
@@ -86,14 +94,10 @@ class Batch:
             self._real(values, segment).copy_(row)
 
     def zero_padding(self, values: Tensor) -> None:
-        if self.cu_seqlens is not None:
-            return
-        if self.segments is None:
-            if self.mask is not None:
-                values.masked_fill_(~self.mask[..., None], 0.0)
+        if self.cu_seqlens is not None or self.segments is None:
             return
         for segment in self.segments:
-            self._zero_padding_of(values[segment.utterance], segment)
+            self._zero_padding_of(values[segment.utterance], segment, segment.stop)
 
     def per_frame(self, *trailing: int) -> Tensor:
         leading = self.frames.shape[:-1]
@@ -106,22 +110,16 @@ class Batch:
                 raise ValueError(
                     f"`cu_seqlens` must rise from 0 to {len(self.frames)}, the number of frames, got {bounds}."
                 )
-            return [Segment(i, *ends, False) for i, ends in enumerate(zip(bounds[:-1], bounds[1:], strict=True))]
+            return [Segment(i, *ends, None) for i, ends in enumerate(zip(bounds[:-1], bounds[1:], strict=True))]
         time = self.frames.shape[1]
         if self.mask is None or time == 0:
-            return [Segment(i, 0, time, False) for i in range(self.size)]
+            return [Segment(i, 0, time, None) for i in range(self.size)]
         stops = (self.mask * torch.arange(1, time + 1)).amax(dim=1).tolist()
         counts = self.mask.sum(dim=1).tolist()
-        return [Segment(i, 0, stop, stop != count) for i, (stop, count) in enumerate(zip(stops, counts, strict=True))]
-
-    def _all_full(self) -> bool:
-        if self.segments is None:
-            return self.mask is None
-        return all(segment.stop == self.frames.shape[1] and not segment.has_holes for segment in self.segments)
-
-    def _share_of_real_frames(self) -> float:
-        assert self.segments is not None
-        return sum(segment.stop for segment in self.segments) / max(1, self.size * self.frames.shape[1])
+        return [
+            Segment(i, 0, stop, None if stop == count else (~self.mask[i, :stop]).nonzero().squeeze(1))
+            for i, (stop, count) in enumerate(zip(stops, counts, strict=True))
+        ]
 
     def _group_size(self, time: int) -> int:
         """Utterances in a group: at least one for each thread, since `bmm` shares them out."""
@@ -143,9 +141,8 @@ class Batch:
         return torch.arange(place.start, place.stop, device=self.frames.device)
 
     def _views(self) -> Iterator[Group]:
-        full = self._all_full()
         for place, time in self._places():
-            mask = None if full or self.mask is None else self.mask[place, :time]
+            mask = None if self._is_full or self.mask is None else self.mask[place, :time]
             yield Group(self.frames[place, :time].to(self.dtype), mask, self._utterances(place), None, place)
 
     def _copies(self, into: Tensor | None) -> Iterator[Group]:
@@ -159,7 +156,7 @@ class Batch:
             else:
                 for row, segment in zip(frames, self.segments[place], strict=True):
                     row[: segment.stop].copy_(self._real(self.frames, segment))
-                    self._zero_padding_of(row, segment)
+                    self._zero_padding_of(row, segment, segment.stop)
             yield Group(frames, self.mask[place], self._utterances(place), None, place)
 
     def _trimmed_groups(self) -> Iterator[Group]:
@@ -185,9 +182,7 @@ class Batch:
             group = Group(buffer[:numbers].view(shape), mask, utterances, members, None)
             for (row, segment), whole in zip(self._rows(group.frames, group), group.frames, strict=True):
                 row.copy_(self._real(self.frames, segment))
-                whole[len(row) :].zero_()
-                if segment.has_holes:
-                    self._zero_padding_of(whole, segment)
+                self._zero_padding_of(whole, segment, len(row))
             yield group
 
     def _rows(self, part: Tensor, group: Group) -> Iterator[tuple[Tensor, Segment]]:
@@ -200,8 +195,8 @@ class Batch:
         values = values if self.cu_seqlens is not None else values[segment.utterance]
         return values[segment.start : segment.stop]
 
-    def _zero_padding_of(self, row: Tensor, segment: Segment) -> None:
-        row[segment.stop :].zero_()
-        if segment.has_holes:
-            assert self.mask is not None
-            row[: segment.stop].masked_fill_(~self.mask[segment.utterance, : segment.stop, None], 0.0)
+    def _zero_padding_of(self, row: Tensor, segment: Segment, length: int) -> None:
+        if length < len(row):
+            row[length:].zero_()
+        if segment.holes is not None:
+            row.index_fill_(0, segment.holes, 0.0)

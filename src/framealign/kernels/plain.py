@@ -34,6 +34,8 @@ def norm(vectors: Tensor) -> Tensor:
 def _dots(frames: Tensor, columns: Tensor, layout: Layout) -> Tensor:
     if not isinstance(layout, Packed):
         return torch.einsum("btd,bkd->btk", frames, columns)
+    if torch.compiler.is_compiling():  # the number of columns may be a symbol; and a compiler fuses this
+        return (frames[:, None] * layout.spread(columns)).sum(dim=-1)
     # Column by column: all of them at once would stand beside each frame, in K times its memory
     dots = [(frames * layout.spread(column)).sum(dim=-1) for column in columns.unbind(dim=1)]
     return torch.stack(dots, dim=-1) if dots else frames.new_zeros(frames.shape[0], 0)

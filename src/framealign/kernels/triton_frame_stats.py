@@ -8,7 +8,9 @@ relative to the maximum of its chunk.
 Indices are int64 wherever they are multiplied by a stride or a size. Padding is never read.
 """
 
-from collections.abc import Iterator
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,assignment,import-not-found,import-untyped"
+# (what a kernel is called with has no type in Python)
+
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -19,13 +21,15 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_DIM = 8192
-MAX_COLUMNS = 16
+MAX_COLUMNS = 12
 _MAX_REGISTERS = 45056  # of a backward program: a vector for each column, and 4 more
 _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 def why_not(frames: Tensor, columns: Tensor) -> str | None:
     """Why the kernels cannot hold these shapes; None where they can."""
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):  # loops that carry a tuple
+        return f"Triton is {triton.__version__}, and the kernels need 3.3."
     dim, count = frames.shape[-1], columns.shape[1]
     if not 1 <= dim <= MAX_DIM:
         return f"frames have {dim} dimensions, and the kernels hold 1 to {MAX_DIM}."
@@ -51,16 +55,18 @@ class Launches(NamedTuple):
     backward: Launch
 
 
-def launches(dim: int, columns: int, itemsize: int) -> Launches:
-    """Launch configurations for frames of `dim` elements of `itemsize` bytes."""
+def launches(dim: int, itemsize: int) -> Launches:
+    """Launch configurations for frames of `dim` elements of `itemsize` bytes, whatever the number of columns."""
     block_d = _block(dim)
     # A tile of one 16-bit frame has the register layout of a column; in a larger one every column would be exchanged
     # between threads, which costs more than to fetch the columns for each frame. 32-bit tiles have it at any size.
     wide = itemsize == 4
     warps = min(max(block_d // 512, 1), 16)
-    forward = Launch(32, _tile((1024 if wide else 512) * warps, block_d), block_d, warps)
+    elements = min((1024 if wide else 512) * warps, 8192)
+    forward = Launch(32, _tile(elements, block_d), block_d, warps)
+
     warps = min(max(block_d // 256, 1), 8)
-    backward = Launch(64, _tile((512 if wide and columns <= 8 else 256) * warps, block_d), block_d, warps)
+    backward = Launch(64, _tile(256 * warps, block_d), block_d, warps)  # small: each column sums one more of its size
     return Launches(forward, backward)
 
 
@@ -69,10 +75,14 @@ def _block(dim: int) -> int:
 
 
 def _tile(elements: int, block_d: int) -> int:
-    return min(max(elements // block_d, 1), 32)
+    return min(max(elements // block_d, 1), 8)  # every frame of a tile has registers of its own, too
 
 
 # Kernels --------------------------------------------------------------------------------------------------------
+
+
+# Compiled once, whatever these are: they come with the batch, and no access of a frame is the wider for knowing them
+_SIZES = ["batch", "time", "chunks"]
 
 
 @triton.jit
@@ -121,7 +131,7 @@ def _rescale(old, new):
     return tl.where(old == new, 1.0, tl.exp(old - new))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def forward_kernel(
     frames, columns, logits, mask, cu_seqlens, segments, offsets,
     dots, norms, maxima, totals, pooled,
@@ -188,7 +198,7 @@ def forward_kernel(
         tl.store(pooled + program * dim + d, accumulator, mask=within)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def combine_kernel(
     maxima, totals, partial_pooled, logits, stride_logits, mask, cu_seqlens, offsets, weights, pooled,
     time, chunks, dim, blocks,
@@ -229,7 +239,7 @@ def combine_kernel(
         tl.store(weights + rows, tl.where(real, tl.exp(logit - maximum) / total, 0.0), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def center_kernel(
     g_weights, g_pooled, weights, pooled, mask, cu_seqlens, center, time, dim,
     BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -261,7 +271,7 @@ def _to_dot(g_dots, to_last, rows, real, k, K: tl.constexpr):
     return gradient
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def backward_kernel(
     g_dots, g_norms, g_weights, g_pooled, center,
     frames, columns, norms, weights, mask, cu_seqlens, segments, offsets,
@@ -303,7 +313,7 @@ def backward_kernel(
     sums = ()
     if g_columns is not None:
         for _ in tl.static_range(K):
-            sums = sums + (tl.zeros((BLOCK_D,), tl.float32),)
+            sums += (tl.zeros((BLOCK_T, BLOCK_D), tl.float32),)
     for start in range(begin, end, BLOCK_T):
         steps = start + tl.arange(0, BLOCK_T)
         inside = steps < end
@@ -333,7 +343,7 @@ def backward_kernel(
             new_sums = ()
             for k in tl.static_range(K):
                 to_dot = _to_dot(g_dots, to_last, rows, real, k, K)
-                new_sums = new_sums + (sums[k] + tl.sum(to_dot[:, None] * z, axis=0),)
+                new_sums += (sums[k] + to_dot[:, None] * z,)
             sums = new_sums
         if g_frames is not None:
             # Not unrolled: the compiler would fetch all columns at once, into registers that the sums need
@@ -345,13 +355,11 @@ def backward_kernel(
     if g_columns is not None:
         tl.store(filled + program, 1)
         for k in tl.static_range(K):
-            tl.store(g_columns + (program * K + k) * dim + d, sums[k], mask=within)
+            tl.store(g_columns + (program * K + k) * dim + d, tl.sum(sums[k], axis=0), mask=within)
 
 
-@triton.jit
-def sum_kernel(
-    partials, filled, offsets, total, chunks, size, blocks, BLOCK_P: tl.constexpr, BLOCK: tl.constexpr
-):
+@triton.jit(do_not_specialize=_SIZES)
+def sum_kernel(partials, filled, offsets, total, chunks, size, blocks, BLOCK_P: tl.constexpr, BLOCK: tl.constexpr):
     """Sum the vectors that the chunks of an utterance left."""
     utterance = tl.program_id(0).to(tl.int64) // blocks
     block = tl.program_id(0).to(tl.int64) % blocks
@@ -424,7 +432,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Dots, norms, weights and pooled, float32; what is not asked for is empty."""
     dim, count = frames.shape[-1], columns.shape[1]
-    launch = launches(dim, count, frames.itemsize).forward
+    launch = launches(dim, frames.itemsize).forward
     logits, mask, cu_seqlens = _contiguous(logits), _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):
         grid = _grid(frames, cu_seqlens, launch.chunk)
@@ -475,7 +483,7 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of frames, columns and logits; None where not needed."""
     dim, count = frames.shape[-1], columns.shape[1]
-    launch = launches(dim, count, frames.itemsize).backward
+    launch = launches(dim, frames.itemsize).backward
     g_dots, g_norms, g_weights, g_pooled = map(_contiguous, (g_dots, g_norms, g_weights, g_pooled))
     mask, cu_seqlens = _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):

@@ -4,9 +4,10 @@ from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
 from framealign.functional.attentive import pool
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
-from framealign.layout import layout_of
+from framealign.kernels.frame_stats import Backend, check_backend
+from framealign.layout import Layout, layout_of
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.unpadded import unpad
 
 
 class FrameScorer(nn.Module):
@@ -22,7 +23,20 @@ class FrameScorer(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.score(self.project(frames))
-        return logits.squeeze(-1)  # (batch, time)
+        return logits.squeeze(-1)
+
+    def logits(self, frames: Tensor, layout: Layout) -> Tensor:
+        """Scores of frames that hold anything on padding."""
+        unpadded = unpad(frames, layout)
+        if unpadded is not None:
+            return unpadded.pad(self(unpadded.frames))
+        return self(layout.zero_padding(frames))  # or nan there would reach the gradient of every parameter
+
+    def pool(self, frames: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
+        """The utterance in the frames' dtype, and the weights; a learned vector alone scores in the same read."""
+        if isinstance(self.project, nn.Identity):
+            return pool(frames, layout, backend, query=self.score.weight.expand(layout.batch, 1, -1))
+        return pool(frames, layout, backend, logits=self.logits(frames, layout))
 
 
 class AttentivePooling(nn.Module):
@@ -71,6 +85,5 @@ class AttentivePooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
-        frames = layout.zero_padding(frames)  # or nan there would reach the gradient of every parameter
-        utterance, weights = pool(frames, self.scorer(frames), layout, self.backend)
-        return Pooled(utterance, weights, frames, cls=None)
+        utterance, weights = self.scorer.pool(frames, layout, self.backend)
+        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)

@@ -53,5 +53,5 @@ class AttentiveStatisticsPooling(nn.Module):
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
         frames = layout.zero_padding(frames)
-        weights = layout.softmax(self.scorer(frames))
+        weights = layout.softmax(self.scorer.logits(frames, layout))
         return Pooled(statistics(frames, weights, layout), weights, frames, cls=None)

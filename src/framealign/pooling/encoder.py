@@ -125,7 +125,7 @@ class SelfAttention(nn.Module):
         $q^\top W_k z_t = (W_k^\top q)^\top z_t$ and $\sum_t a_t W_v z_t = W_v \sum_t a_t z_t$: the frames meet one
         column for each head, and no matrix. The bias of the keys shifts all scores of a query alike, and drops out.
         """
-        dim = len(token)
+        dim = token.shape[0]
         (w_query, w_key, w_value), (b_query, _, b_value) = (
             tensor.split(dim) for tensor in (self.project_in.weight, self.project_in.bias)
         )

@@ -52,7 +52,7 @@ class MeanPooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = pool(frames, equal_logits(frames, layout), layout, self.backend)
+        utterance, weights = pool(frames, layout, self.backend, logits=equal_logits(frames, layout))
         return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
 
 

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames
-from framealign.functional.attentive import pool
 from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import layout_of
 from framealign.pooling.attentive import FrameScorer
@@ -71,5 +70,5 @@ class SelfAttentionPooling(nn.Module):
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
         frames = self.encoder(frames, layout)
-        utterance, weights = pool(frames, self.scorer(frames), layout, self.backend)
+        utterance, weights = self.scorer.pool(frames, layout, self.backend)
         return Pooled(utterance, weights, frames, cls=None)

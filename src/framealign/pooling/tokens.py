@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from framealign.layout import Layout, Packed, Padded, can_be_read
-
-_WORTH_PACKING = 0.9  # share of real frames below which leaving out the padding pays for the copies
+from framealign.layout import Layout, Packed, Padded
+from framealign.pooling.unpadded import Unpadded, unpad
 
 
 class PaddedTokens:
@@ -41,10 +40,10 @@ class PackedTokens:
             return
         cu_seqlens, ordinal = layout.cu_seqlens, torch.arange(layout.batch + 1, device=frames.device)
         self._rows_of_cls = (cu_seqlens + ordinal)[:-1]
-        self._rows_of_frames = torch.arange(len(frames), device=frames.device) + layout.utterance + 1
-        source = torch.empty(len(frames) + layout.batch, dtype=torch.int64, device=frames.device)
+        self._rows_of_frames = torch.arange(frames.shape[0], device=frames.device) + layout.utterance + 1
+        source = torch.empty(frames.shape[0] + layout.batch, dtype=torch.int64, device=frames.device)
         source[self._rows_of_cls] = ordinal[:-1]
-        source[self._rows_of_frames] = torch.arange(len(frames), device=frames.device) + layout.batch
+        source[self._rows_of_frames] = torch.arange(frames.shape[0], device=frames.device) + layout.batch
         self.values = torch.cat([cls.expand(layout.batch, -1), frames]).index_select(0, source)
         self.layout = Packed(self.values, cu_seqlens + ordinal)
 
@@ -57,18 +56,14 @@ class PackedTokens:
 
 
 class UnpaddedTokens(PackedTokens):
-    """The real frames of a padded batch, packed on the way in and padded on the way out."""
+    """Packed tokens of a padded batch, whose frames are padded again on the way out."""
 
-    def __init__(self, frames: Tensor, layout: Padded, cls: Tensor | None) -> None:
-        assert layout.mask is not None
-        self._shape, self._real = frames.shape, layout.mask.flatten().nonzero().squeeze(1)
-        packed = frames.flatten(0, 1).index_select(0, self._real)
-        super().__init__(packed, Packed(packed, F.pad(layout.counts.cumsum(0), (1, 0))), cls)
+    def __init__(self, unpadded: Unpadded, cls: Tensor | None) -> None:
+        super().__init__(unpadded.frames, unpadded.layout, cls)
+        self._pad = unpadded.pad
 
     def frames(self, values: Tensor) -> Tensor:
-        values = super().frames(values)
-        padded = values.new_zeros(self._shape[0] * self._shape[1], self._shape[2])
-        return padded.index_copy(0, self._real, values).view(self._shape)
+        return self._pad(super().frames(values))
 
 
 Tokens = PaddedTokens | PackedTokens
@@ -77,11 +72,5 @@ Tokens = PaddedTokens | PackedTokens
 def tokens_of(frames: Tensor, layout: Layout, cls: Tensor | None) -> Tokens:
     if isinstance(layout, Packed):
         return PackedTokens(frames, layout, cls)
-    if _padding_is_worth_leaving_out(layout):
-        return UnpaddedTokens(frames, layout, cls)
-    return PaddedTokens(frames, layout, cls)
-
-
-def _padding_is_worth_leaving_out(layout: Padded) -> bool:
-    mask = layout.mask
-    return mask is not None and can_be_read(mask) and bool(mask.sum() < _WORTH_PACKING * mask.numel())
+    unpadded = unpad(frames, layout)
+    return PaddedTokens(frames, layout, cls) if unpadded is None else UnpaddedTokens(unpadded, cls)
