@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from cases import MASKS, assert_close, assert_equal
 from framealign import lengths_to_mask
@@ -114,3 +115,18 @@ class TestMaskedMean:
             masked_mean(1.0)
         with pytest.raises(TypeError, match=r"`values` must be floating point, got torch.bool"):
             masked_mean(torch.ones(1, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_many_frames_are_copied_as_few_are_filled(mask: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From some size on the real frames are copied and the padding is not read."""
+    frames = torch.randn(*mask.shape, 4, dtype=torch.float64).masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    few = zero_padding(frames, mask)
+    monkeypatch.setattr("framealign.masking._WORTH_READING", -1)
+    many = zero_padding(frames, mask)
+    assert_equal(many, few)
+    assert torch.autograd.gradcheck(lambda x: zero_padding(x, mask), few.detach().requires_grad_())
+    squares = lambda x: zero_padding(x, mask).square()  # noqa: E731
+    assert torch.autograd.gradgradcheck(squares, few.detach().requires_grad_())
+    (gradient,) = torch.autograd.grad(many.sum(), frames)
+    assert_equal(gradient, mask[..., None].expand_as(frames).double())

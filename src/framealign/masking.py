@@ -78,7 +78,7 @@ def zero_padding(frames: Tensor, mask: Tensor | None) -> Tensor:
         tensor([[1., 0.]])
     """
     check_mask(mask, frames, "frames")
-    if mask is not None and frames.ndim == 3 and frames.nbytes > _WORTH_READING and can_be_read(mask):
+    if mask is not None and frames.ndim == 3 and can_be_read(mask) and frames.nbytes > _WORTH_READING:
         if mask.all():
             return frames
         zeroed: Tensor = ZeroPadding.apply(frames, mask)

@@ -7,8 +7,22 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from cases import LOSSES, OBJECTIVE, POOLINGS, Case, assert_close, make_inputs, oracle, run
-from framealign import EmotionalAttentionLoss
+from cases import (
+    LOSSES,
+    MASKS,
+    OBJECTIVE,
+    POOLINGS,
+    Case,
+    OnePass,
+    assert_close,
+    assert_equal,
+    cases_of,
+    gradients,
+    make_inputs,
+    oracle,
+    run,
+)
+from framealign import EmotionalAttentionLoss, StatisticsPooling
 from framealign.diagnostics import anchor_cosine
 from framealign.functional import cls_attention, masked_mean, weighted_statistics
 from strategies import half_precision, masks, seeds
@@ -55,3 +69,15 @@ def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> N
     weights = torch.full((2, 7), 1 / 7)
     assert_close(weighted_statistics(frames, weights), weighted_statistics(exact, weights.double()))
     assert_close(masked_mean(frames.abs().repeat(1, 200, 1)), torch.full((2, 1024), 100.0))
+
+
+@pytest.mark.parametrize("case", [*LOSSES, *cases_of(OnePass), *cases_of(StatisticsPooling)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_backward_inside_autocast_rounds_nothing_more(case: Case, dtype: torch.dtype) -> None:
+    mask = MASKS["an empty utterance"]
+    module, inputs = case.build(torch.float32), make_inputs(case, mask, torch.float32)
+    expected = gradients(run(module, inputs, mask), module, inputs)
+    outputs = run(module, inputs, mask)
+    with torch.autocast("cpu", dtype=dtype):
+        found = gradients(outputs, module, inputs)
+    assert_equal(found, expected)

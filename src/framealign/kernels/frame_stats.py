@@ -205,13 +205,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     frames, columns, logits, mask, cu_seqlens, lengths, weights, pooled = ctx.saved_tensors
     needs = ctx.needs_input_grad
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # someone wants second derivatives
-        found = _differentiate_plain(ctx, gradients)
-    else:
-        found = _backward_operator(
-            *gradients, frames, columns, lengths, weights, pooled, mask, cu_seqlens,
-            ctx.attend, logits is not None, needs[0], needs[1], ctx.backend,
-        )  # fmt: skip
+    with without_autocast(frames):
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # someone wants second derivatives
+            found = _differentiate_plain(ctx, gradients)
+        else:
+            found = _backward_operator(
+                *gradients, frames, columns, lengths, weights, pooled, mask, cu_seqlens,
+                ctx.attend, logits is not None, needs[0], needs[1], ctx.backend,
+            )  # fmt: skip
     of_inputs = [gradient if needed else None for gradient, needed in zip(found, needs, strict=False)]
     return (*of_inputs, None, None, None, None, None)
 

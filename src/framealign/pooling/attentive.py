@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
 from framealign.functional.attentive import pool
+from framealign.functional.attentive_statistics import pool_statistics
 from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import Layout, layout_of
 from framealign.pooling.pooled import Pooled
@@ -34,9 +35,15 @@ class FrameScorer(nn.Module):
 
     def pool(self, frames: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
         """The utterance in the frames' dtype, and the weights; a learned vector alone scores in the same read."""
+        return pool(frames, layout, backend, **self._logits_or_query(frames, layout))
+
+    def pool_statistics(self, frames: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        return pool_statistics(frames, layout, **self._logits_or_query(frames, layout))
+
+    def _logits_or_query(self, frames: Tensor, layout: Layout) -> dict[str, Tensor]:
         if isinstance(self.project, nn.Identity):
-            return pool(frames, layout, backend, query=self.score.weight.expand(layout.batch, 1, -1))
-        return pool(frames, layout, backend, logits=self.logits(frames, layout))
+            return {"query": self.score.weight.expand(layout.batch, 1, -1)}
+        return {"logits": self.logits(frames, layout)}
 
 
 class AttentivePooling(nn.Module):

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames
-from framealign.functional.attentive_statistics import statistics
 from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import layout_of
 from framealign.pooling.attentive import FrameScorer
@@ -52,6 +51,5 @@ class AttentiveStatisticsPooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
-        frames = layout.zero_padding(frames)
-        weights = layout.softmax(self.scorer.logits(frames, layout))
-        return Pooled(statistics(frames, weights, layout), weights, frames, cls=None)
+        utterance, weights = self.scorer.pool_statistics(frames, layout)
+        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)

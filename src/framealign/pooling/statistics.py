@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive_statistics import statistics
+from framealign.functional.attentive_statistics import pool_statistics
 from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import layout_of
 from framealign.pooling.mean import equal_logits
@@ -56,5 +56,5 @@ class StatisticsPooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
-        frames, weights = layout.zero_padding(frames), layout.softmax(equal_logits(frames, layout))
-        return Pooled(statistics(frames, weights, layout), weights, frames, cls=None)
+        utterance, weights = pool_statistics(frames, layout, logits=equal_logits(frames, layout))
+        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
