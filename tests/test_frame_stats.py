@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
 from framealign.kernels import plain
-from framealign.kernels.frame_stats import FrameStats, _operator
+from framealign.kernels.frame_stats import FrameStats, _operator, why_not_triton
 from framealign.layout import Padded
 from strategies import masks, seeds
 
@@ -24,7 +25,9 @@ OPTIONS = {
 each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
-def make(mask: Tensor, options: dict[str, object], seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def make(
+    mask: Tensor, options: dict[str, object], seed: int = 0, dtype: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     batch, time = mask.shape
 
@@ -51,7 +54,13 @@ def by_hand(inputs: dict[str, Tensor], options: dict[str, object], mask: Tensor)
         rows, where = frames[i][real], (torch.tensor(i), real.nonzero()[:, 0])
         dots = dots.index_put(where, rows @ columns[i].T)
         norms = norms.index_put(where, torch.stack([row.norm() for row in rows]) if len(rows) else rows.sum(1))
-        scores = inputs["logits"][i][real] if "logits" in inputs else rows @ columns[i][-1] if options.get("attend") else rows.sum(1)
+        scores = (
+            inputs["logits"][i][real]
+            if "logits" in inputs
+            else rows @ columns[i][-1]
+            if options.get("attend")
+            else rows.sum(1)
+        )
         weights = weights.index_put(where, scores.softmax(dim=0))
         pooled.append(scores.softmax(dim=0) @ rows)
     results = [dots]
@@ -154,7 +163,10 @@ def test_vmap_of_the_operator(options: dict[str, object], layout: str) -> None:
                 batch[name] = batch[name][mask]
     cu_seqlens = pack(torch.zeros(*mask.shape, 1), mask)[1] if layout == "packed" else None
     where = None if layout == "packed" else mask
-    stacked = [torch.stack([batch[name] for batch in batches]) if name in batches[0] else None for name in ("frames", "columns", "logits")]
+    stacked = [
+        torch.stack([batch[name] for batch in batches]) if name in batches[0] else None
+        for name in ("frames", "columns", "logits")
+    ]
 
     def one(frames: Tensor, columns: Tensor, logits: Tensor | None) -> tuple[Tensor, ...]:
         return torch.ops.framealign.frame_stats(frames, columns, logits, where, cu_seqlens, *switches)
@@ -185,7 +197,9 @@ def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @each_option
-def test_half_precision_errs_by_the_rounding_of_its_inputs_alone(options: dict[str, object], dtype: torch.dtype) -> None:
+def test_half_precision_errs_by_the_rounding_of_its_inputs_alone(
+    options: dict[str, object], dtype: torch.dtype
+) -> None:
     """Against float64 on the same rounded inputs, results are those of float32."""
     mask = MASKS["an empty utterance"]
     inputs = make(mask, options, dtype=dtype)
@@ -223,13 +237,25 @@ class TestBackend:
     FRAMES, COLUMNS = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM)
 
     def test_triton_says_why_it_cannot_run(self) -> None:
-        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run: frames are on cpu, and the kernels run'):
+        with pytest.raises(
+            RuntimeError, match=r'`backend="triton"` cannot run: frames are on cpu, and the kernels run'
+        ):
             frame_stats(self.FRAMES, self.COLUMNS, backend="triton")
 
     def test_auto_falls_back(self) -> None:
         assert_equal(
             frame_stats(self.FRAMES, self.COLUMNS).dots, frame_stats(self.FRAMES, self.COLUMNS, backend="eager").dots
         )
+
+    def test_what_the_kernels_can_hold(self) -> None:
+        pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+        with FakeTensorMode(), torch.device("cuda"):
+            frames, columns = torch.empty(2, 3, 768), torch.empty(2, 5, 768)
+            assert why_not_triton(frames, columns) is None
+            assert why_not_triton(frames.half(), columns) is None
+            assert "it computes in torch.float64" in why_not_triton(frames, columns.double())
+            assert "frames have 10000 dimensions" in why_not_triton(torch.empty(2, 3, 10_000), columns)
+            assert "there are 17 columns" in why_not_triton(frames, torch.empty(2, 17, 768))
 
     def test_another_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'eager', 'triton', got 'cuda'"):
@@ -240,17 +266,23 @@ def test_messages() -> None:
     frames, columns, cu_seqlens = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.tensor([0, 2, 3])
     with pytest.raises(ValueError, match=r"`attend` needs `logits`, or `columns` whose last one is the query, got nei"):
         frame_stats(frames, attend=True)
-    with pytest.raises(ValueError, match=r"`columns` must have shape \(batch, columns, dim\) = \(2, 1, 8\) to match `fr"):
+    with pytest.raises(
+        ValueError, match=r"`columns` must have shape \(batch, columns, dim\) = \(2, 1, 8\) to match `fr"
+    ):
         frame_stats(frames, columns[:, :, :5])
     with pytest.raises(ValueError, match=r"`columns` must have shape \(batch, columns, dim\), got \(2, 8\)"):
         frame_stats(frames, columns[:, 0])
     with pytest.raises(ValueError, match=r"`logits` must have shape \(batch, time\) = \(2, 3\) to match `frames`, got"):
         frame_stats(frames, logits=torch.randn(2, 4), attend=True)
-    with pytest.raises(ValueError, match=r"`mask` and `cu_seqlens` exclude each other.*got both; use `mask` with padded"):
+    with pytest.raises(
+        ValueError, match=r"`mask` and `cu_seqlens` exclude each other.*got both; use `mask` with padded"
+    ):
         frame_stats(frames[0], columns, torch.ones(3, dtype=torch.bool), cu_seqlens=cu_seqlens)
     with pytest.raises(ValueError, match=r"`frames` must have shape \(frames, dim\), got \(2, 3, 8\)"):
         frame_stats(frames, columns, cu_seqlens=cu_seqlens)
-    with pytest.raises(ValueError, match=r"`columns` must have shape .* = \(2, 1, 8\) to match `frames`, got \(3, 1, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"`columns` must have shape .* = \(2, 1, 8\) to match `frames`, got \(3, 1, 8\)"
+    ):
         frame_stats(frames[0], torch.randn(3, 1, DIM), cu_seqlens=cu_seqlens)
     with pytest.raises(TypeError, match=r"`cu_seqlens` must be integer cumulative lengths, got torch.float32"):
         frame_stats(frames[0], columns, cu_seqlens=cu_seqlens.float())

@@ -14,7 +14,7 @@ from framealign.pooling import (
     StatisticsPooling,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AlignmentObjective",

@@ -66,9 +66,7 @@ def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
     check_like("mask", mask, "batch, time", like.shape[:2], like, like_name)
 
 
-def check_like(
-    name: str, tensor: Tensor, dims: str, expected: Sequence[int], like: Tensor, like_name: str
-) -> None:
+def check_like(name: str, tensor: Tensor, dims: str, expected: Sequence[int], like: Tensor, like_name: str) -> None:
     """`tensor` has the shape that goes with `like`, and lies on its device."""
     expected = tuple(expected)
     if tensor.ndim != len(expected) or any(got != want for got, want in zip(tensor.shape, expected, strict=True)):

@@ -1,5 +1,8 @@
 """What PyTorch is doing while this library is called: which path is open depends on it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -22,3 +25,21 @@ def needs_every_derivative() -> bool:
 
 def is_exporting() -> bool:
     return bool(getattr(torch.compiler, "is_exporting", lambda: False)())  # torch 2.6 does not have it
+
+
+def differentiate(
+    ctx: Any, outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """In a backward pass that will itself be differentiated: gradients to the inputs that need one."""
+    needed = [index for index, _ in enumerate(inputs) if ctx.needs_input_grad[index]]
+    pairs = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if output.requires_grad]
+    found = torch.autograd.grad(
+        [output for output, _ in pairs],
+        [value for value in (inputs[index] for index in needed) if value is not None],
+        [gradient for _, gradient in pairs],
+        create_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    by_input = dict(zip(needed, found, strict=True))
+    return tuple(by_input.get(index) for index, _ in enumerate(inputs))

@@ -22,7 +22,9 @@ def assert_equal_to_1e_6(actual: Mapping[str, Tensor], expected: Mapping[str, Te
     assert actual.keys() == expected.keys()
     for name, value in actual.items():
         tolerance = EQUAL[value.dtype] * max(1.0, expected[name].abs().max().item() if expected[name].numel() else 1.0)
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            value, expected[name], rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 @pytest.mark.parametrize("case", EVERYTHING, ids=str)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framealign._state import needs_every_derivative
+from framealign._state import differentiate, needs_every_derivative
 from framealign.layout import Layout
 
 _MAX_EXPONENT = 80.0  # exp(80) = 5.5e34: a gradient this large says enough, and stays finite in float32
@@ -40,10 +40,7 @@ class _LogAverage(torch.autograd.Function):
         log_frames, weights, average = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            inputs = [x for x, needed in zip((log_frames, weights), ctx.needs_input_grad, strict=False) if needed]
-            output = _plain(log_frames, weights, layout)
-            found = list(torch.autograd.grad(output, inputs, gradient, create_graph=True))
-            return *(found.pop(0) if needed else None for needed in ctx.needs_input_grad[:2]), None
+            return *differentiate(ctx, [_plain(log_frames, weights, layout)], (log_frames, weights), [gradient]), None
         # d log(sum a p) / d a = p / sum a p; where that is beyond the dtype, the largest it can hold will do
         limit = -math.log(torch.finfo(weights.dtype).tiny)
         ratios = (log_frames - layout.spread(average)).clamp_max_(limit).exp_().mul_(layout.spread(gradient))

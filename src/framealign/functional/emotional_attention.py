@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framealign._checks import check_choice, check_floating, check_frames, check_labels, check_like, check_number
-from framealign.functional._reduction import UNLABELLED, reduce_utterances
 from framealign.functional._cosine import cosine, cosine_to_anchor
+from framealign.functional._reduction import UNLABELLED, reduce_utterances
 from framealign.kernels.frame_stats import Backend, FrameStats, check_backend, frame_stats
 from framealign.kernels.plain import norm
 from framealign.layout import Layout, layout_of, mean

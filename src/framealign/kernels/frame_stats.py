@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from framealign._checks import check_choice
-from framealign._state import is_exporting, needs_every_derivative
+from framealign._state import differentiate, is_exporting, needs_every_derivative
 from framealign.kernels import eager, plain
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
@@ -59,9 +59,7 @@ def frame_stats(
         else:
             outputs = _operator(frames, columns, logits, layout.mask, layout.cu_seqlens, attend, norms, backend)
     dots, lengths, weights, pooled = outputs
-    return FrameStats(
-        dots, lengths if norms else None, weights if attend else None, pooled if attend else None
-    )
+    return FrameStats(dots, lengths if norms else None, weights if attend else None, pooled if attend else None)
 
 
 def why_not_triton(frames: Tensor, columns: Tensor) -> str | None:
@@ -82,10 +80,13 @@ def _needs_plain_path(frames: Tensor, columns: Tensor, layout: Layout, backend: 
         return False
     if frames.device.type == "meta":
         return True
-    if layout.cu_seqlens is not None and frames.device.type != "cpu":
-        # The eager path reads the cumulative lengths, and those of a device must not be waited for
-        if backend == "eager" or why_not_triton(frames, columns) is not None:
-            return True
+    # The eager path reads the cumulative lengths, and those of a device must not be waited for
+    if (
+        layout.cu_seqlens is not None
+        and frames.device.type != "cpu"
+        and (backend == "eager" or why_not_triton(frames, columns) is not None)
+    ):
+        return True
     if torch.compiler.is_compiling():
         return is_exporting()  # an exported program should run where this library is not
     return needs_every_derivative()
@@ -105,9 +106,10 @@ def _operator(
     norms: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _implementation(backend, frames, columns).forward(
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = _implementation(backend, frames, columns).forward(
         frames, columns, logits, mask, cu_seqlens, attend, norms
     )
+    return found
 
 
 @torch.library.custom_op("framealign::frame_stats_backward", mutates_args=())
@@ -135,7 +137,8 @@ def _backward_operator(
         g_dots, g_norms if has_norms else None, g_weights if attend else None, g_pooled if attend else None,
         frames, columns, norms, weights, pooled, mask, cu_seqlens, attend, has_logits, needs_frames, needs_columns,
     )  # fmt: skip
-    return tuple(columns.new_empty(0) if gradient is None else gradient for gradient in found)
+    g_frames, g_columns, g_logits = (columns.new_empty(0) if gradient is None else gradient for gradient in found)
+    return g_frames, g_columns, g_logits
 
 
 def _implementation(backend: str, frames: Tensor, columns: Tensor) -> Any:
@@ -207,7 +210,9 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     needs = ctx.needs_input_grad
     with without_autocast(frames):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # someone wants second derivatives
-            found = _differentiate_plain(ctx, gradients)
+            layout = layout_of(frames[..., 0], mask, cu_seqlens)
+            outputs = plain.frame_stats(frames, columns, logits, layout, ctx.attend, ctx.norms)
+            found = differentiate(ctx, outputs, (frames, columns, logits), gradients)
         else:
             found = _backward_operator(
                 *gradients, frames, columns, lengths, weights, pooled, mask, cu_seqlens,
@@ -215,24 +220,6 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
             )  # fmt: skip
     of_inputs = [gradient if needed else None for gradient, needed in zip(found, needs, strict=False)]
     return (*of_inputs, None, None, None, None, None)
-
-
-def _differentiate_plain(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    frames, columns, logits, mask, cu_seqlens, *_ = ctx.saved_tensors
-    layout = layout_of(frames[..., 0], mask, cu_seqlens)
-    outputs = plain.frame_stats(frames, columns, logits, layout, ctx.attend, ctx.norms)
-    pairs = [(output, g) for output, g in zip(outputs, gradients, strict=True) if output.requires_grad]
-    needed = [i for i, tensor in enumerate((frames, columns, logits)) if ctx.needs_input_grad[i]]
-    found = torch.autograd.grad(
-        [output for output, _ in pairs],
-        [(frames, columns, logits)[i] for i in needed],
-        [g for _, g in pairs],
-        create_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    by_input = dict(zip(needed, found, strict=True))
-    return tuple(by_input.get(i) for i in range(3))
 
 
 _operator.register_autograd(_differentiate, setup_context=_save)
@@ -264,6 +251,8 @@ def _as_one_batch(
     cu_seqlens = stacked[cu_seqlens_at]
     if cu_seqlens is not None:
         offsets = cu_seqlens[:, -1].cumsum(0) - cu_seqlens[:, -1]
-        flat[cu_seqlens_at] = torch.cat([(cu_seqlens[:, :-1] + offsets[:, None]).flatten(), cu_seqlens[:, -1].sum()[None]])
+        flat[cu_seqlens_at] = torch.cat(
+            [(cu_seqlens[:, :-1] + offsets[:, None]).flatten(), cu_seqlens[:, -1].sum()[None]]
+        )
     outputs = operator(*flat)
     return tuple(output.unflatten(0, (size, output.shape[0] // size)) for output in outputs), (0,) * len(outputs)

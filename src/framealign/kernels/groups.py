@@ -6,6 +6,7 @@ utterances are one group, and no value is read.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ class Batch:
             self.trims = real < _MOSTLY_REAL * everything
 
     def groups(self, *, clean: bool, into: Tensor | None = None) -> Iterator[Group]:
-        """All utterances. `clean` frames are 0 on padding; `into` may be filled with them, and then holds the groups."""
+        """All utterances. `clean` frames are 0 on padding; `into` may be filled with them, and then holds them."""
         if self.trims:
             return self._trimmed_groups() if clean or self.cu_seqlens is not None else self._views()
         return self._copies(into) if clean and not self._is_full else self._views()
@@ -110,7 +111,7 @@ class Batch:
                 raise ValueError(
                     f"`cu_seqlens` must rise from 0 to {len(self.frames)}, the number of frames, got {bounds}."
                 )
-            return [Segment(i, *ends, None) for i, ends in enumerate(zip(bounds[:-1], bounds[1:], strict=True))]
+            return [Segment(i, start, stop, None) for i, (start, stop) in enumerate(pairwise(bounds))]
         time = self.frames.shape[1]
         if self.mask is None or time == 0:
             return [Segment(i, 0, time, None) for i in range(self.size)]

@@ -166,7 +166,7 @@ def forward_kernel(
     total = 0.0
     accumulator = tl.zeros((BLOCK_D,), tl.float32)
     for start in range(begin, end, BLOCK_T):
-        steps = start + tl.arange(0, BLOCK_T)
+        steps = start + tl.arange(0, BLOCK_T).to(tl.int64)
         inside = steps < end
         rows = origin + steps
         real = _real(mask, rows, inside)
@@ -315,7 +315,7 @@ def backward_kernel(
         for _ in tl.static_range(K):
             sums += (tl.zeros((BLOCK_T, BLOCK_D), tl.float32),)
     for start in range(begin, end, BLOCK_T):
-        steps = start + tl.arange(0, BLOCK_T)
+        steps = start + tl.arange(0, BLOCK_T).to(tl.int64)
         inside = steps < end
         rows = origin + steps
         real = _real(mask, rows, inside)

@@ -1,11 +1,14 @@
-"""Weighted variance over time, in a second read of the frames: centred first, or it loses every digit to a large mean."""
+"""Weighted variance over time, in a second read of the frames.
+
+Centred first: the mean of squares less the square of the mean loses every digit where the mean is large.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from framealign._state import can_be_read
+from framealign._state import can_be_read, differentiate
 from framealign.kernels.groups import Batch
 from framealign.layout import Layout
 from framealign.masking import without_autocast
@@ -45,14 +48,9 @@ class _WeightedVariance(torch.autograd.Function):
         frames, weights, mean = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            found = torch.autograd.grad(
-                _plain(frames, weights, layout.sum(weights[..., None] * layout.zero_padding(frames)), layout),
-                [x for x, needed in zip((frames, weights), ctx.needs_input_grad, strict=False) if needed],
-                gradient,
-                create_graph=True,
-            )
-            found = list(found)
-            return *(found.pop(0) if needed else None for needed in ctx.needs_input_grad[:2]), None, None
+            real_mean = layout.sum(weights[..., None] * layout.zero_padding(frames))
+            variance = _plain(frames, weights, real_mean, layout)
+            return *differentiate(ctx, [variance], (frames, weights), [gradient]), None, None
         batch = Batch(frames, layout.mask, layout.cu_seqlens, mean.dtype)
         g_frames = frames.new_empty(frames.shape) if ctx.needs_input_grad[0] else None
         g_weights = batch.per_frame() if ctx.needs_input_grad[1] else None

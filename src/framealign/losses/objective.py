@@ -134,18 +134,18 @@ class AlignmentObjective(nn.Module):
         frame_logits = None
         if anchor is not None:
             columns = anchor_columns(anchor, self.negative_margin)
-            linear = self.fual_weight > 0 and _is_plain_linear(classifier)
-            if linear:
-                columns = with_classifier(columns, classifier.weight)
+            linear = _plain_linear(classifier) if self.fual_weight else None
+            if linear is not None:
+                columns = with_classifier(columns, linear.weight)
             with without_autocast(pooled.frames):
                 stats = frame_stats(pooled.frames, columns, layout, norms=True, backend=self.backend)
                 eal = loss_from_stats(
                     stats, anchor, layout, labels, self.margin, self.beta, self.negative_margin, "mean"
                 )
-                if linear:
+                if linear is not None:
                     frame_logits = stats.dots[..., -logits.shape[1] :]
-                    if classifier.bias is not None:
-                        frame_logits = frame_logits + classifier.bias
+                    if linear.bias is not None:
+                        frame_logits = frame_logits + linear.bias
         if self.fual_weight:
             if frame_logits is None:
                 frame_logits = classifier(layout.zero_padding(pooled.frames))  # nan there would reach its parameters
@@ -155,17 +155,19 @@ class AlignmentObjective(nn.Module):
         return Objective(loss, cross_entropy, eal, fual, logits)
 
 
-def _is_plain_linear(classifier: Callable[[Tensor], Tensor]) -> bool:
-    """Whether calling it is no more than a product with its weight: no subclass, no hooks, no wrapped weight."""
-    return (
-        type(classifier) is nn.Linear
-        and isinstance(classifier.weight, nn.Parameter)
-        and not classifier._forward_hooks
-        and not classifier._forward_pre_hooks
-        and not classifier._backward_hooks
-        and not classifier._backward_pre_hooks
-        and not torch_module._has_any_global_hook()
+def _plain_linear(classifier: Callable[[Tensor], Tensor]) -> nn.Linear | None:
+    """The classifier, where calling it is a product with its weight and no more: no subclass, no hooks."""
+    if type(classifier) is not nn.Linear or not isinstance(classifier.weight, nn.Parameter):
+        return None
+    hooks = (
+        classifier._forward_hooks,
+        classifier._forward_pre_hooks,
+        classifier._backward_hooks,
+        classifier._backward_pre_hooks,
+        *(getattr(torch_module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward")),
+        torch_module._global_backward_pre_hooks,
     )
+    return None if any(hooks) else classifier
 
 
 def _anchor(pooled: Pooled) -> Tensor:

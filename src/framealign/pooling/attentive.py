@@ -30,8 +30,8 @@ class FrameScorer(nn.Module):
         """Scores of frames that hold anything on padding."""
         unpadded = unpad(frames, layout)
         if unpadded is not None:
-            return unpadded.pad(self(unpadded.frames))
-        return self(layout.zero_padding(frames))  # or nan there would reach the gradient of every parameter
+            return unpadded.pad(self.forward(unpadded.frames))
+        return self.forward(layout.zero_padding(frames))  # or nan there would reach the gradient of every parameter
 
     def pool(self, frames: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
         """The utterance in the frames' dtype, and the weights; a learned vector alone scores in the same read."""

@@ -108,7 +108,8 @@ class CLSSelfAttentionPooling(nn.Module):
             True
         """
         if self.aggregate != "cls" or not self.encoder.answers_one_query:
-            return self(frames, mask, cu_seqlens=cu_seqlens).utterance
+            pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
+            return pooled.utterance
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
         return self.encoder.cls_alone(frames, self.cls.to(frames.dtype), layout, self.backend)

@@ -1,5 +1,7 @@
 """The Transformer encoder of the self-attention poolings."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -30,6 +32,7 @@ class Encoder(nn.Module):
         if feedforward_dim is None:
             feedforward_dim = 4 * dim
         check_integer("feedforward_dim", feedforward_dim, 0)
+        self.dropout = dropout
         self.layers = nn.ModuleList(
             EncoderLayer(dim, num_heads, dropout, norm_first, feedforward_dim) for _ in range(depth)
         )
@@ -51,11 +54,11 @@ class Encoder(nn.Module):
     @property
     def answers_one_query(self) -> bool:
         """Whether `cls_alone` computes what `with_cls` does."""
-        return len(self.layers) == 1 and not (self.training and self.layers[0].dropout.p > 0)
+        return len(self.layers) == 1 and not (self.training and self.dropout > 0)
 
     def cls_alone(self, frames: Tensor, cls: Tensor, layout: Layout, backend: Backend) -> Tensor:
         """Only the second result of `with_cls`, of a single layer without dropout: one query in place of all."""
-        (layer,) = self.layers
+        layer = cast(EncoderLayer, self.layers[0])
         if layer.norm_first:
             frames, token = layer.attention_norm(layout.zero_padding(frames)), layer.attention_norm(cls)
         else:
@@ -127,7 +130,7 @@ class SelfAttention(nn.Module):
         """
         dim = token.shape[0]
         (w_query, w_key, w_value), (b_query, _, b_value) = (
-            tensor.split(dim) for tensor in (self.project_in.weight, self.project_in.bias)
+            torch.split(tensor, dim) for tensor in (self.project_in.weight, self.project_in.bias)
         )
         query = F.linear(token, w_query, b_query).view(self.num_heads, -1)
         keys, values = (weight.view(self.num_heads, -1, dim) for weight in (w_key, w_value))
@@ -144,9 +147,9 @@ class SelfAttention(nn.Module):
 
     def _attend(self, projected: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, time, 3 * dim) to (batch, time, dim); `mask` is (batch, time), or (batch, time, time)."""
-        query, key, value = rearrange(
-            projected, "b t (three h d) -> three b h t d", three=3, h=self.num_heads
-        ).unbind(0)
+        query, key, value = rearrange(projected, "b t (three h d) -> three b h t d", three=3, h=self.num_heads).unbind(
+            0
+        )
         if mask is not None:
             mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         attended = F.scaled_dot_product_attention(
@@ -161,5 +164,5 @@ class SelfAttention(nn.Module):
             return self._attend(projected[None], same_utterance[None])[0]
         # One split, whose gradient is one concatenation: a slice for each utterance would each send back zeros
         # in the size of the whole
-        alone = [self._attend(part[None], None)[0] for part in projected.split(lengths) if len(part)]
+        alone = [self._attend(part[None], None)[0] for part in torch.split(projected, lengths) if len(part)]
         return torch.cat(alone) if alone else projected[:, : projected.shape[1] // 3]

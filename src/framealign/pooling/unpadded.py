@@ -20,7 +20,7 @@ class Unpadded:
     def pad(self, values: Tensor) -> Tensor:
         """One value or vector for each real frame to (batch, time, ...), 0 on padding."""
         padded = values.new_zeros(self._shape.numel(), *values.shape[1:])
-        return padded.index_copy(0, self._real, values).unflatten(0, self._shape)
+        return padded.index_copy(0, self._real, values).view(*self._shape, *values.shape[1:])
 
 
 def unpad(frames: Tensor, layout: Layout) -> Unpadded | None:
