@@ -78,10 +78,10 @@ def make(mask: Tensor | None, dim: int = 7, columns: int = 3, attention: str = "
 
 
 def long_mask() -> Tensor:
-    """Holes everywhere, and whole chunks of padding at the start, in the middle and at the end."""
+    """Holes everywhere; whole chunks of padding at the start, in the middle and at the end, and whole tiles of it."""
     generator = torch.Generator().manual_seed(0)
     mask = (torch.arange(100) < LENGTHS[:, None]) & (torch.rand(4, 100, generator=generator) < 0.7)
-    mask[0, :70] = False
+    mask[0, :80] = False
     mask[3, 32:64] = False
     return mask
 
@@ -178,7 +178,7 @@ def test_every_number_of_columns(columns: int) -> None:
     assert_matches_oracle(make(MASKS["holes"], columns=columns, attention="column" if columns else "logits"))
 
 
-@pytest.mark.parametrize("dim", [1, 2, 15, 16, 64, 100, 513, 1024])
+@pytest.mark.parametrize("dim", [1, 2, 15, 64, 513, 1024])
 def test_every_dim(dim: int) -> None:
     problem = make(MASKS["an empty utterance"], dim=dim)
     assert_matches_oracle(problem._replace(columns=problem.columns / dim**0.5))
@@ -338,7 +338,7 @@ def test_logits_without_a_softmax_give_nan(value: float) -> None:
     assert (outputs["weights"][0, 3:] == 0).all()
 
 
-@each_attention
+@pytest.mark.parametrize("attention", ["column", "logits"])
 @pytest.mark.parametrize(("mask", "dim"), [(long_mask(), 24), (MASKS["an empty utterance"], 520)], ids=["long", "wide"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_low_precision_errs_at_most_twice_as_much_as_eager(
