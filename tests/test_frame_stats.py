@@ -102,7 +102,7 @@ def test_neither_the_size_of_a_group_nor_how_it_is_copied_matters(
     expected = asked_for(call(inputs, options, mask))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("framealign.kernels.groups.Batch._group_size", lambda batch, time: size)
-        patch.setattr("framealign.kernels.groups._MOSTLY_REAL", share)
+        patch.setattr("framealign.kernels.groups._WORTH_TRIMMING", share)
         outputs = asked_for(call(inputs, options, mask))
         for ours, theirs in zip(outputs, expected, strict=True):
             assert_close(ours, theirs)

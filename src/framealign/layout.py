@@ -37,6 +37,10 @@ class Padded:
         """Sum over each utterance's frames of values that are 0 on padding."""
         return values.sum(dim=1)
 
+    def weighted_sum(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Sum of vectors (batch, time, dim) that are finite on padding, with weights that are 0 there."""
+        return weights[:, None].bmm(values).squeeze(1)
+
     def amax(self, values: Tensor) -> Tensor:
         """Maximum over each utterance's frames of values that are -inf on padding; -inf over no frames."""
         if values.shape[1] == 0:  # torch knows no maximum of nothing
@@ -78,6 +82,10 @@ class Packed:
     def sum(self, values: Tensor) -> Tensor:
         """Sum over each utterance's frames."""
         return values.new_zeros(self.batch, *values.shape[1:]).index_add(0, self.utterance, values)
+
+    def weighted_sum(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Sum of each utterance's vectors (frames, dim), by their weights."""
+        return self.sum(weights[:, None] * values)
 
     def amax(self, values: Tensor) -> Tensor:
         """Maximum over each utterance's frames; -inf over no frames."""

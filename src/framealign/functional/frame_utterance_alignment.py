@@ -71,8 +71,7 @@ def divergence(
     with without_autocast(frame_logits):
         dtype = compute_dtype(frame_logits, utterance_logits, weights)
         without_frames = layout.counts[:, None] == 0
-        log_frames = frame_logits.to(dtype).log_softmax(dim=-1)
-        log_frames_average = log_average(log_frames, weights.to(dtype), layout)
+        log_frames_average = log_average(frame_logits.to(dtype), weights.to(dtype), layout)
         log_utterance = utterance_logits.masked_fill(without_frames, 0.0).to(dtype).log_softmax(dim=1)
         if detach == "utterance":
             log_utterance = log_utterance.detach()

@@ -21,10 +21,9 @@ def forward(
     lengths = batch.per_frame() if norms else columns.new_empty(0)
     weights = batch.per_frame() if attend else columns.new_empty(0)
     pooled = columns.new_zeros((batch.size, frames.shape[-1]) if attend else 0)
-    # A dot product or a norm of padding is written over; a sum over frames must not meet it
-    for group in batch.groups(clean=attend):
+    for group in batch.groups() if attend else batch.groups_to_map():
         # Columns first: with the frames as the first factor some CPUs reach an eighth of the memory's speed
-        products = columns.index_select(0, group.utterances).bmm(group.frames.transpose(1, 2))
+        products = columns[group.utterances].bmm(group.frames.transpose(1, 2))
         batch.put(dots, group, products.transpose(1, 2))
         if norms:
             batch.put(lengths, group, torch.linalg.vector_norm(group.frames, dim=2))
@@ -32,8 +31,9 @@ def forward(
             scores = products[:, -1] if logits is None else batch.take(logits, group)
             shares = masked_softmax(scores, group.mask)
             batch.put(weights, group, shares)
-            pooled.index_copy_(0, group.utterances, shares[:, None].bmm(group.frames).squeeze(1))
-    return dots, lengths, weights, pooled
+            pooled[group.utterances] = shares[:, None].bmm(group.frames).squeeze(1)
+    # What was computed of padding is written over
+    return batch.fill_padding(dots), batch.fill_padding(lengths), weights, pooled
 
 
 def backward(
@@ -59,38 +59,37 @@ def backward(
     g_columns = torch.zeros_like(columns) if needs_columns else None
     g_logits = batch.per_frame() if has_logits else None
     same_dtype = frames.dtype == columns.dtype
+    g_dots = batch.fill_padding(g_dots)
     if g_norms is not None:
         scale = (g_norms / norms).masked_fill(norms == 0, 0.0)[..., None]
-    for group in batch.groups(clean=True, into=g_frames if same_dtype else None):
-        update, rows = batch.take(g_dots, group), columns.index_select(0, group.utterances)
+    for group in batch.groups(into=g_frames if same_dtype else None):
+        update, rows = batch.take(g_dots, group), columns[group.utterances]
         if g_weights is not None and g_pooled is not None:
             share, g_share = batch.take(weights, group), batch.take(g_weights, group)
-            g_utterance = g_pooled.index_select(0, group.utterances)[:, None]
+            g_utterance = g_pooled[group.utterances][:, None]
             # A softmax: what a frame's weight gains, less what all frames gain; sum_t a_t z_t is known
             gain = g_share + g_utterance.bmm(group.frames.transpose(1, 2)).squeeze(1)
-            average = (pooled.index_select(0, group.utterances)[:, None] * g_utterance).sum(dim=2)
+            average = (pooled[group.utterances][:, None] * g_utterance).sum(dim=2)
             g_scores = share * (gain - average - (share * g_share).sum(dim=1, keepdim=True))
             if g_logits is not None:
                 batch.put(g_logits, group, g_scores)
             else:
                 update = torch.cat([update[..., :-1], update[..., -1:] + g_scores[..., None]], dim=2)
-        if group.mask is not None:
-            update = update.masked_fill(~group.mask[..., None], 0.0)
         if g_columns is not None:
-            g_columns.index_copy_(0, group.utterances, update.transpose(1, 2).bmm(group.frames))
+            g_columns[group.utterances] = update.transpose(1, 2).bmm(group.frames)
         if g_frames is not None:
             if attend:
                 update, rows = torch.cat([update, share[..., None]], dim=2), torch.cat([rows, g_utterance], dim=1)
-            in_place = group.place is not None and same_dtype
-            target = g_frames[group.place] if in_place else group.frames  # else a copy, of no more use
+            in_place = group.segments is None and same_dtype
+            target = g_frames[group.utterances] if in_place else group.frames  # else a copy, of no more use
             if g_norms is not None:
                 torch.mul(group.frames, batch.take(scale, group), out=target).baddbmm_(update, rows)
             else:
                 torch.bmm(update, rows, out=target)
             if not in_place:
                 batch.put_frames(g_frames, group, target)
-    # Groups with their padding have written it too: the sum of no updates, which is 0 unless 0 * inf stood in it.
-    # On a device nobody looks
+    # Of groups that were not trimmed the padding is written too: it is 0, unless 0 * inf stood in the update. On a
+    # device nobody looks
     if g_frames is not None and (batch.trims or (batch.segments is not None and not _are_finite(columns, g_pooled))):
         batch.zero_padding(g_frames)
     return g_frames, g_columns, g_logits

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _GROUP_BYTES = 4 * 2**20  # of a group's frames; measured with 16 MiB of last-level cache for each core
-_MOSTLY_REAL = 0.75  # above, frames are copied to where their gradient will stand; below, the padding is left out
+_WORTH_TRIMMING = 0.5  # share of real frames below which a copy without the padding pays
 
 
 class Segment(NamedTuple):
@@ -30,9 +30,8 @@ class Group(NamedTuple):
 
     frames: Tensor  # (group, time, dim), compute dtype
     mask: Tensor | None  # (group, time)
-    utterances: Tensor  # (group,), their indices
-    segments: list[Segment] | None  # where the frames were copied from; None where they are rows `place` of the batch
-    place: slice | None
+    utterances: slice | Tensor  # their indices: a slice where the frames are rows of the batch
+    segments: list[Segment] | None  # where trimmed frames were copied from
 
 
 class Batch:
@@ -47,13 +46,17 @@ class Batch:
         if self.segments is not None and cu_seqlens is None:
             real, everything = sum(segment.stop for segment in self.segments), frames.shape[:2].numel()
             self._is_full = real == everything and all(segment.holes is None for segment in self.segments)
-            self.trims = real < _MOSTLY_REAL * everything
+            self.trims = real < _WORTH_TRIMMING * everything
 
-    def groups(self, *, clean: bool, into: Tensor | None = None) -> Iterator[Group]:
-        """All utterances. `clean` frames are 0 on padding; `into` may be filled with them, and then holds them."""
+    def groups_to_map(self) -> Iterator[Group]:
+        """All utterances, for what is done to each frame by itself: they may hold anything on padding."""
+        return self._views() if self.cu_seqlens is None else self._packed_views()
+
+    def groups(self, into: Tensor | None = None) -> Iterator[Group]:
+        """All utterances, 0 on padding. Where they are copied with their padding, the copy may be made in `into`."""
         if self.trims:
-            return self._trimmed_groups() if clean or self.cu_seqlens is not None else self._views()
-        return self._copies(into) if clean and not self._is_full else self._views()
+            return self._trimmed_groups()
+        return self._views() if self._is_full else self._copies(into)
 
     def without_padding(self) -> Tensor:
         """A copy of padded frames with zeros over the padding."""
@@ -64,35 +67,34 @@ class Batch:
 
     def take(self, values: Tensor, group: Group) -> Tensor:
         """The group's part of a per-frame tensor; on padding it is anything finite."""
-        if group.place is not None:
-            return values[group.place, : group.frames.shape[1]]
         if self.cu_seqlens is None:
-            return values[:, : group.frames.shape[1]].index_select(0, group.utterances)
+            return values[:, : group.frames.shape[1]][group.utterances]
         taken = values.new_zeros(*group.frames.shape[:2], *values.shape[1:])
         for row, segment in self._rows(taken, group):
             row.copy_(self._real(values, segment))
         return taken
 
     def put(self, values: Tensor, group: Group, part: Tensor) -> None:
-        """Write the group's part into a per-frame tensor of zeros, except on padding."""
-        if self.cu_seqlens is not None:
-            for row, segment in self._rows(part, group):
-                self._real(values, segment).copy_(row)
-            return
-        if group.mask is not None:
-            part = part.masked_fill(~group.mask.reshape(*group.mask.shape, *(1,) * (part.ndim - 2)), 0.0)
-        if group.place is not None:
-            values[group.place, : part.shape[1]] = part
-        else:
-            values[:, : part.shape[1]].index_copy_(0, group.utterances, part)
-
-    def put_frames(self, values: Tensor, group: Group, part: Tensor) -> None:
-        """Write what the group holds of the frames; of a trimmed group, `zero_padding` writes the rest."""
-        if group.place is not None:
-            values[group.place, : part.shape[1]] = part
+        """Write the group's part into a per-frame tensor; what it holds on padding, too."""
+        if self.cu_seqlens is None:
+            values[:, : part.shape[1]][group.utterances] = part
             return
         for row, segment in self._rows(part, group):
             self._real(values, segment).copy_(row)
+
+    def put_frames(self, values: Tensor, group: Group, part: Tensor) -> None:
+        """Write what the group holds of the frames; of a trimmed group, `zero_padding` writes the rest."""
+        if group.segments is None:
+            values[group.utterances] = part
+            return
+        for row, segment in self._rows(part, group):
+            self._real(values, segment).copy_(row)
+
+    def fill_padding(self, values: Tensor) -> Tensor:
+        """Zeros over the padding of a small per-frame tensor."""
+        if self._is_full or self.mask is None or values.numel() == 0:
+            return values
+        return values.masked_fill(~self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - 2)), 0.0)
 
     def zero_padding(self, values: Tensor) -> None:
         if self.cu_seqlens is not None or self.segments is None:
@@ -128,28 +130,33 @@ class Batch:
             return max(1, self.size)
         return max(torch.get_num_threads(), _GROUP_BYTES // max(1, time * self.frames.shape[-1] * self.dtype.itemsize))
 
-    def _places(self) -> Iterator[tuple[slice, int]]:
-        """Consecutive utterances, and the time of the longest."""
+    def _places(self) -> Iterator[slice]:
+        """Consecutive utterances."""
         step = self._group_size(self.frames.shape[1])
         for first in range(0, self.size, step):
-            place = slice(first, min(first + step, self.size))
-            longest = self.frames.shape[1]
-            if self.segments is not None:
-                longest = max(segment.stop for segment in self.segments[place])
-            yield place, longest
-
-    def _utterances(self, place: slice) -> Tensor:
-        return torch.arange(place.start, place.stop, device=self.frames.device)
+            yield slice(first, min(first + step, self.size))
 
     def _views(self) -> Iterator[Group]:
-        for place, time in self._places():
+        """Consecutive utterances as they lie, cut to the longest of them."""
+        for place in self._places():
+            time = self.frames.shape[1]
+            if self.segments is not None:
+                time = max(segment.stop for segment in self.segments[place])
             mask = None if self._is_full or self.mask is None else self.mask[place, :time]
-            yield Group(self.frames[place, :time].to(self.dtype), mask, self._utterances(place), None, place)
+            yield Group(self.frames[place, :time].to(self.dtype), mask, place, None)
+
+    def _packed_views(self) -> Iterator[Group]:
+        """One utterance after the other as they lie."""
+        assert self.segments is not None
+        for segment in self.segments:
+            if segment.stop > segment.start:
+                frames = self._real(self.frames, segment)[None].to(self.dtype)
+                yield Group(frames, None, slice(segment.utterance, segment.utterance + 1), [segment])
 
     def _copies(self, into: Tensor | None) -> Iterator[Group]:
         """Consecutive utterances, copied with all of their time."""
         assert self.mask is not None
-        for place, _ in self._places():
+        for place in self._places():
             source = self.frames[place]
             frames = source.new_empty(source.shape, dtype=self.dtype) if into is None else into[place]
             if self.segments is None:
@@ -158,7 +165,7 @@ class Batch:
                 for row, segment in zip(frames, self.segments[place], strict=True):
                     row[: segment.stop].copy_(self._real(self.frames, segment))
                     self._zero_padding_of(row, segment, segment.stop)
-            yield Group(frames, self.mask[place], self._utterances(place), None, place)
+            yield Group(frames, self.mask[place], place, None)
 
     def _trimmed_groups(self) -> Iterator[Group]:
         """Utterances of similar length, longest first, copied without their padding; all in one buffer."""
@@ -180,7 +187,7 @@ class Batch:
             else:
                 lengths = torch.tensor([segment.stop - segment.start for segment in members])
                 mask = torch.arange(time) < lengths[:, None]
-            group = Group(buffer[:numbers].view(shape), mask, utterances, members, None)
+            group = Group(buffer[:numbers].view(shape), mask, utterances, members)
             for (row, segment), whole in zip(self._rows(group.frames, group), group.frames, strict=True):
                 row.copy_(self._real(self.frames, segment))
                 self._zero_padding_of(whole, segment, len(row))

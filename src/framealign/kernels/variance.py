@@ -32,10 +32,9 @@ class _WeightedVariance(torch.autograd.Function):
         ctx.layout = layout
         batch = Batch(frames, layout.mask, layout.cu_seqlens, mean.dtype)
         variance = torch.zeros_like(mean)
-        for group in batch.groups(clean=True):
-            squares = (group.frames - mean.index_select(0, group.utterances)[:, None]).square_()
-            share = batch.take(weights, group)
-            variance.index_copy_(0, group.utterances, share[:, None].bmm(squares).squeeze(1))
+        for group in batch.groups():
+            squares = (group.frames - mean[group.utterances][:, None]).square_()
+            variance[group.utterances] = batch.take(weights, group)[:, None].bmm(squares).squeeze(1)
         return variance
 
     @staticmethod
@@ -54,16 +53,16 @@ class _WeightedVariance(torch.autograd.Function):
         batch = Batch(frames, layout.mask, layout.cu_seqlens, mean.dtype)
         g_frames = frames.new_empty(frames.shape) if ctx.needs_input_grad[0] else None
         g_weights = batch.per_frame() if ctx.needs_input_grad[1] else None
-        for group in batch.groups(clean=True):
-            centred = group.frames - mean.index_select(0, group.utterances)[:, None]
-            share, slope = batch.take(weights, group), gradient.index_select(0, group.utterances)[:, None]
+        for group in batch.groups():
+            centred = group.frames - mean[group.utterances][:, None]
+            share, slope = batch.take(weights, group), gradient[group.utterances][:, None]
             if g_weights is not None:
                 batch.put(g_weights, group, slope.bmm(centred.square().transpose(1, 2)).squeeze(1))
             if g_frames is not None:
                 batch.put_frames(g_frames, group, centred.mul_(slope).mul_(2 * share[..., None]))
-        if g_frames is not None and batch.trims:
+        if g_frames is not None:
             batch.zero_padding(g_frames)
-        return g_frames, g_weights, None, None
+        return g_frames, None if g_weights is None else batch.fill_padding(g_weights), None, None
 
 
 def _plain(frames: Tensor, weights: Tensor, mean: Tensor, layout: Layout) -> Tensor:
