@@ -5,7 +5,7 @@ from torch import Tensor
 
 from framealign._checks import check_floating, check_like, check_per_frame
 from framealign.kernels.frame_stats import frame_stats
-from framealign.kernels.variance import weighted_variance
+from framealign.kernels.moments import plain, weighted_moments
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
 
@@ -42,24 +42,21 @@ def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor |
     dims = "batch, time" if cu_seqlens is None else "frames"
     check_floating("weights", weights, dims)
     check_like("weights", weights, dims, frames.shape[:-1], frames, "frames")
-    layout = layout_of(frames, None, cu_seqlens)
     with without_autocast(frames):
-        dtype = compute_dtype(frames, weights)
-        values, weights = frames.to(dtype), weights.to(dtype)
-        mean = layout.sum(weights[..., None] * values)
-        variance = layout.sum(weights[..., None] * (values - layout.spread(mean)).square())
-    return mean_and_deviation(mean, variance).to(frames.dtype)
+        weights = weights.to(compute_dtype(frames, weights))
+        moments = plain(frames, weights, layout_of(frames, None, cu_seqlens))
+    return mean_and_deviation(*moments).to(frames.dtype)
 
 
 def pool_statistics(
     frames: Tensor, layout: Layout, *, logits: Tensor | None = None, query: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The statistics of frames weighted by a softmax, in the frames' dtype, and the weights."""
-    stats = frame_stats(frames, query, layout, logits=logits, attend=True, backend="eager")
-    assert stats.pooled is not None
-    assert stats.weights is not None
-    variance = weighted_variance(frames, stats.weights, stats.pooled, layout)
-    return mean_and_deviation(stats.pooled, variance).to(frames.dtype), stats.weights
+    if query is not None:
+        logits = frame_stats(frames, query, layout, backend="eager").dots[..., 0]
+    assert logits is not None
+    weights = layout.softmax(logits)
+    return mean_and_deviation(*weighted_moments(frames, weights, layout)).to(frames.dtype), weights
 
 
 def mean_and_deviation(mean: Tensor, variance: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def forward(
     lengths = batch.per_frame() if norms else columns.new_empty(0)
     weights = batch.per_frame() if attend else columns.new_empty(0)
     pooled = columns.new_zeros((batch.size, frames.shape[-1]) if attend else 0)
-    for group in batch.groups() if attend else batch.groups_to_map():
+    for group in batch.groups_to_sum() if attend else batch.groups_to_map():
         # Columns first: with the frames as the first factor some CPUs reach an eighth of the memory's speed
         products = columns[group.utterances].bmm(group.frames.transpose(1, 2))
         batch.put(dots, group, products.transpose(1, 2))
@@ -31,7 +31,7 @@ def forward(
             scores = products[:, -1] if logits is None else batch.take(logits, group)
             shares = masked_softmax(scores, group.mask)
             batch.put(weights, group, shares)
-            pooled[group.utterances] = shares[:, None].bmm(group.frames).squeeze(1)
+            pooled[group.utterances] = batch.sum(shares[:, None], group).squeeze(1)
     # What was computed of padding is written over
     return batch.fill_padding(dots), batch.fill_padding(lengths), weights, pooled
 
@@ -52,16 +52,24 @@ def backward(
     has_logits: bool,
     needs_frames: bool,
     needs_columns: bool,
+    needs_logits: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     r"""The low-rank update $\nabla z_t = \sum_k g_{tk} A_k + \frac{g_t}{|z_t|} z_t + a_t\,\nabla u$, written once."""
     batch = Batch(frames, mask, cu_seqlens, columns.dtype)
-    g_frames = frames.new_empty(frames.shape) if needs_frames else None
-    g_columns = torch.zeros_like(columns) if needs_columns else None
-    g_logits = batch.per_frame() if has_logits else None
     same_dtype = frames.dtype == columns.dtype
     g_dots = batch.fill_padding(g_dots)
     if g_norms is not None:
         scale = (g_norms / norms).masked_fill(norms == 0, 0.0)[..., None]
+    no_weight_learns = g_pooled is None or (has_logits and not needs_logits)
+    if no_weight_learns and not needs_columns and g_norms is None and same_dtype and cu_seqlens is None:
+        # As for a mean: the gradient does not depend on the frames, and they are not read
+        update, rows = (g_dots, columns)
+        if g_pooled is not None:
+            update, rows = torch.cat([g_dots, weights[..., None]], dim=2), torch.cat([rows, g_pooled[:, None]], dim=1)
+        return batch.written(update.bmm(rows), rows) if needs_frames else None, None, None
+    g_frames = frames.new_empty(frames.shape) if needs_frames else None
+    g_columns = torch.zeros_like(columns) if needs_columns else None
+    g_logits = batch.per_frame() if needs_logits else None
     for group in batch.groups(into=g_frames if same_dtype else None):
         update, rows = batch.take(g_dots, group), columns[group.utterances]
         if g_weights is not None and g_pooled is not None:
@@ -73,7 +81,7 @@ def backward(
             g_scores = share * (gain - average - (share * g_share).sum(dim=1, keepdim=True))
             if g_logits is not None:
                 batch.put(g_logits, group, g_scores)
-            else:
+            elif not has_logits:
                 update = torch.cat([update[..., :-1], update[..., -1:] + g_scores[..., None]], dim=2)
         if g_columns is not None:
             g_columns[group.utterances] = update.transpose(1, 2).bmm(group.frames)
@@ -88,12 +96,8 @@ def backward(
                 torch.bmm(update, rows, out=target)
             if not in_place:
                 batch.put_frames(g_frames, group, target)
-    # Of groups that were not trimmed the padding is written too: it is 0, unless 0 * inf stood in the update. On a
-    # device nobody looks
-    if g_frames is not None and (batch.trims or (batch.segments is not None and not _are_finite(columns, g_pooled))):
+    if g_frames is not None and batch.trims:
         batch.zero_padding(g_frames)
+    elif g_frames is not None:
+        batch.written(g_frames, columns if g_pooled is None else torch.cat([columns, g_pooled[:, None]], dim=1))
     return g_frames, g_columns, g_logits
-
-
-def _are_finite(*tensors: Tensor | None) -> bool:
-    return all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors)

@@ -129,13 +129,15 @@ def _backward_operator(
     has_logits: bool,
     needs_frames: bool,
     needs_columns: bool,
+    needs_logits: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of frames, columns and logits; empty where not needed, since an operator cannot return None."""
     has_norms = norms.shape == frames.shape[:-1]
     found = _implementation(backend, frames, columns).backward(
         g_dots, g_norms if has_norms else None, g_weights if attend else None, g_pooled if attend else None,
-        frames, columns, norms, weights, pooled, mask, cu_seqlens, attend, has_logits, needs_frames, needs_columns,
+        frames, columns, norms, weights, pooled, mask, cu_seqlens,
+        attend, has_logits, needs_frames, needs_columns, needs_logits,
     )  # fmt: skip
     g_frames, g_columns, g_logits = (columns.new_empty(0) if gradient is None else gradient for gradient in found)
     return g_frames, g_columns, g_logits
@@ -189,12 +191,13 @@ def _(
     has_logits: bool,
     needs_frames: bool,
     needs_columns: bool,
+    needs_logits: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
         frames.new_empty(frames.shape if needs_frames else 0),
         columns.new_empty(columns.shape if needs_columns else 0),
-        columns.new_empty(frames.shape[:-1] if has_logits else 0),
+        columns.new_empty(frames.shape[:-1] if needs_logits else 0),
     )
 
 
@@ -216,7 +219,7 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         else:
             found = _backward_operator(
                 *gradients, frames, columns, lengths, weights, pooled, mask, cu_seqlens,
-                ctx.attend, logits is not None, needs[0], needs[1], ctx.backend,
+                ctx.attend, logits is not None, needs[0], needs[1], needs[2], ctx.backend,
             )  # fmt: skip
     of_inputs = [gradient if needed else None for gradient, needed in zip(found, needs, strict=False)]
     return (*of_inputs, None, None, None, None, None)

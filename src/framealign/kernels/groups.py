@@ -58,6 +58,23 @@ class Batch:
             return self._trimmed_groups()
         return self._views() if self._is_full else self._copies(into)
 
+    def groups_to_sum(self) -> Iterator[Group]:
+        """All utterances, for `sum`."""
+        if self.segments is None and not self._is_full:
+            return self._copies(None)
+        return self.groups() if self.cu_seqlens is not None else self._views()
+
+    def sum(self, weights: Tensor, group: Group) -> Tensor:
+        """Sums over time (group, sums, dim), with weights (group, sums, time) that are 0 on padding.
+
+        0 * nan is nan: where a sum is not finite, it is taken again with zeros over the padding. Junk that is finite
+        changes no bit, since 0 times it adds nothing.
+        """
+        sums = weights.bmm(group.frames)
+        if self.segments is None or group.mask is None or bool(sums.isfinite().all()):
+            return sums
+        return weights.bmm(group.frames.masked_fill(~group.mask[..., None], 0.0))
+
     def without_padding(self) -> Tensor:
         """A copy of padded frames with zeros over the padding."""
         frames = self.frames.new_empty(self.frames.shape, dtype=self.dtype)
@@ -95,6 +112,15 @@ class Batch:
         if self._is_full or self.mask is None or values.numel() == 0:
             return values
         return values.masked_fill(~self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - 2)), 0.0)
+
+    def written(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Frames that were all written as combinations of rows, on padding with factors of 0.
+
+        That is 0 there, unless 0 * inf stood in it. On a device nobody looks.
+        """
+        if self.segments is not None and not bool(rows.isfinite().all()):
+            self.zero_padding(values)
+        return values
 
     def zero_padding(self, values: Tensor) -> None:
         if self.cu_seqlens is not None or self.segments is None:

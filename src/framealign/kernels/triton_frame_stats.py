@@ -480,8 +480,9 @@ def backward(
     has_logits: bool,
     needs_frames: bool,
     needs_columns: bool,
+    needs_logits: bool = True,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of frames, columns and logits; None where not needed."""
+    """Gradients of frames, columns and logits; None where not needed. That of logits is made on the way in any case."""
     dim, count = frames.shape[-1], columns.shape[1]
     launch = launches(dim, frames.itemsize).backward
     g_dots, g_norms, g_weights, g_pooled = map(_contiguous, (g_dots, g_norms, g_weights, g_pooled))
@@ -521,7 +522,7 @@ def backward(
             sum_kernel[(grid.batch * blocks,)](
                 parts, filled, grid.offsets, g_columns, grid.chunks, count * dim, blocks, BLOCK_P=16, BLOCK=256
             )
-    return g_frames, g_columns, g_logits
+    return g_frames, g_columns, g_logits if needs_logits else None
 
 
 _NONE = (None, None, None)
