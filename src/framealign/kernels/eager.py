@@ -16,21 +16,28 @@ def forward(
     attend: bool,
     norms: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch = Batch(frames, mask, cu_seqlens, columns.dtype)
+    has_columns = columns.shape[1] > 0
+    batch = Batch(frames, mask, cu_seqlens, columns.dtype, reads=has_columns + norms + attend)
     dots = batch.per_frame(columns.shape[1])
     lengths = batch.per_frame() if norms else columns.new_empty(0)
     weights = batch.per_frame() if attend else columns.new_empty(0)
+    weights_are_known = logits is not None and cu_seqlens is None  # of a padded batch, without reading a frame
+    if logits is not None and weights_are_known:
+        weights = masked_softmax(logits, mask)
     pooled = columns.new_zeros((batch.size, frames.shape[-1]) if attend else 0)
     for group in batch.groups_to_sum() if attend else batch.groups_to_map():
-        # Columns first: with the frames as the first factor some CPUs reach an eighth of the memory's speed
-        products = columns[group.utterances].bmm(group.frames.transpose(1, 2))
-        batch.put(dots, group, products.transpose(1, 2))
+        if has_columns:
+            # Columns first: with the frames as the first factor some CPUs reach an eighth of the memory's speed
+            products = columns[group.utterances].bmm(group.frames.transpose(1, 2))
+            batch.put(dots, group, products.transpose(1, 2))
         if norms:
             batch.put(lengths, group, torch.linalg.vector_norm(group.frames, dim=2))
         if attend:
-            scores = products[:, -1] if logits is None else batch.take(logits, group)
-            shares = masked_softmax(scores, group.mask)
-            batch.put(weights, group, shares)
+            if weights_are_known:
+                shares = batch.take(weights, group)
+            else:
+                shares = masked_softmax(products[:, -1] if logits is None else batch.take(logits, group), group.mask)
+                batch.put(weights, group, shares)
             pooled[group.utterances] = batch.sum(shares[:, None], group).squeeze(1)
     # What was computed of padding is written over
     return batch.fill_padding(dots), batch.fill_padding(lengths), weights, pooled

@@ -37,7 +37,11 @@ class Group(NamedTuple):
 class Batch:
     """Frames in either layout, and the per-frame tensors beside them."""
 
-    def __init__(self, frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, dtype: torch.dtype, reads: int = 2
+    ) -> None:
+        """`reads` is how many operations read a group: to be read once, frames need not fit into the cache."""
+        self.in_one_group = frames.device.type != "cpu" or (reads < 2 and dtype == frames.dtype)
         self.frames, self.mask, self.cu_seqlens, self.dtype = frames, mask, cu_seqlens, dtype
         self.size = frames.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
         self.segments = self._segments() if frames.device.type == "cpu" else None
@@ -152,7 +156,7 @@ class Batch:
 
     def _group_size(self, time: int) -> int:
         """Utterances in a group: at least one for each thread, since `bmm` shares them out."""
-        if self.segments is None:
+        if self.in_one_group:
             return max(1, self.size)
         return max(torch.get_num_threads(), _GROUP_BYTES // max(1, time * self.frames.shape[-1] * self.dtype.itemsize))
 
