@@ -103,6 +103,7 @@ def test_neither_the_size_of_a_group_nor_how_it_is_copied_matters(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("framealign.kernels.groups.Batch._group_size", lambda batch, time: size)
         patch.setattr("framealign.kernels.groups._WORTH_TRIMMING", share)
+        patch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
         outputs = asked_for(call(inputs, options, mask))
         for ours, theirs in zip(outputs, expected, strict=True):
             assert_close(ours, theirs)
@@ -118,7 +119,8 @@ def test_the_path_of_a_device_equals_that_of_the_cpu(options: dict[str, object],
     junk = dict(inputs, frames=inputs["frames"].detach().masked_fill(~mask[..., None], torch.nan).requires_grad_())
     expected = asked_for(call(inputs, options, mask))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("framealign.kernels.groups.Batch._segments", lambda batch: None)
+        patch.setattr("framealign.kernels.groups.Batch.segments", None)
+        patch.setattr("framealign.kernels.groups.Batch._group_size", lambda batch, time: max(1, batch.size))
         outputs = asked_for(call(junk, options, mask))
         for ours, theirs in zip(outputs, expected, strict=True):
             assert_close(ours, theirs)

@@ -6,6 +6,7 @@ utterances are one group, and no value is read.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -44,17 +45,34 @@ class Batch:
         self.in_one_group = frames.device.type != "cpu" or (reads < 2 and dtype == frames.dtype)
         self.frames, self.mask, self.cu_seqlens, self.dtype = frames, mask, cu_seqlens, dtype
         self.size = frames.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-        self.segments = self._segments() if frames.device.type == "cpu" else None
-        self._is_full = mask is None
-        self.trims = cu_seqlens is not None  # whether clean groups come without their padding
-        if self.segments is not None and cu_seqlens is None:
-            real, everything = sum(segment.stop for segment in self.segments), frames.shape[:2].numel()
-            self._is_full = real == everything and all(segment.holes is None for segment in self.segments)
-            self.trims = real < _WORTH_TRIMMING * everything
+        self._size_of_all = frames.shape[:-1].numel()
+
+    @cached_property
+    def segments(self) -> list[Segment] | None:
+        """Where the real frames are; None on a device, where nothing is read."""
+        return self._read_segments() if self.frames.device.type == "cpu" else None
+
+    @cached_property
+    def trims(self) -> bool:
+        """Whether clean groups come without their padding."""
+        if self.cu_seqlens is not None or self.segments is None:
+            return self.cu_seqlens is not None
+        return sum(segment.stop for segment in self.segments) < _WORTH_TRIMMING * self._size_of_all
+
+    @cached_property
+    def _is_full(self) -> bool:
+        if self.mask is None or self.segments is None:
+            return self.mask is None
+        real = sum(segment.stop for segment in self.segments)
+        return real == self._size_of_all and all(segment.holes is None for segment in self.segments)
 
     def groups_to_map(self) -> Iterator[Group]:
         """All utterances, for what is done to each frame by itself: they may hold anything on padding."""
-        return self._views() if self.cu_seqlens is None else self._packed_views()
+        if self.cu_seqlens is not None:
+            return self._packed_views()
+        if self.frames.nbytes <= _GROUP_BYTES:  # not worth a look at the mask
+            return iter([Group(self.frames.to(self.dtype), None, slice(0, self.size), None)])
+        return self._views()
 
     def groups(self, into: Tensor | None = None) -> Iterator[Group]:
         """All utterances, 0 on padding. Where they are copied with their padding, the copy may be made in `into`."""
@@ -113,7 +131,7 @@ class Batch:
 
     def fill_padding(self, values: Tensor) -> Tensor:
         """Zeros over the padding of a small per-frame tensor."""
-        if self._is_full or self.mask is None or values.numel() == 0:
+        if self.mask is None or values.numel() == 0:
             return values
         return values.masked_fill(~self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - 2)), 0.0)
 
@@ -136,7 +154,7 @@ class Batch:
         leading = self.frames.shape[:-1]
         return self.frames.new_zeros(*leading, *trailing, dtype=self.dtype)
 
-    def _segments(self) -> list[Segment]:
+    def _read_segments(self) -> list[Segment]:
         if self.cu_seqlens is not None:
             bounds = self.cu_seqlens.tolist()
             if bounds[0] != 0 or bounds[-1] != len(self.frames) or sorted(bounds) != bounds:
@@ -147,7 +165,8 @@ class Batch:
         time = self.frames.shape[1]
         if self.mask is None or time == 0:
             return [Segment(i, 0, time, None) for i in range(self.size)]
-        stops = (self.mask * torch.arange(1, time + 1)).amax(dim=1).tolist()
+        steps = torch.arange(1, time + 1, dtype=torch.int32)
+        stops = (self.mask * steps).amax(dim=1).tolist()
         counts = self.mask.sum(dim=1).tolist()
         return [
             Segment(i, 0, stop, None if stop == count else (~self.mask[i, :stop]).nonzero().squeeze(1))
