@@ -130,9 +130,9 @@ def test_the_eager_path_on_cuda_reads_no_value(options: tuple[bool, bool]) -> No
     with FakeTensorMode(), torch.device("cuda"):
         frames, columns, mask = torch.randn(4, 5, DIM), torch.randn(4, 2, DIM), torch.ones(4, 5, dtype=torch.bool)
         outputs = eager.forward(frames, columns, None, mask, None, attend, norms)
-        found = eager.backward(
-            *map(torch.ones_like, outputs), frames, columns, *outputs[1:], mask, None, attend, False, True, True, False
-        )
+        asked_for = (True, norms, attend, attend)
+        gradients = (torch.ones_like(value) if there else None for value, there in zip(outputs, asked_for, strict=True))
+        found = eager.backward(*gradients, frames, columns, *outputs[1:], mask, None, attend, False, True, True, False)
         assert [tuple(value.shape) for value in found[:2]] == [(4, 5, DIM), (4, 2, DIM)]
 
 

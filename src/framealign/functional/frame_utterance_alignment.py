@@ -29,8 +29,9 @@ def frame_utterance_alignment_loss(
         >>> import torch
         >>> from framealign.functional import frame_utterance_alignment_loss
         >>> frame_logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])  # two frames that disagree
-        >>> frame_utterance_alignment_loss(frame_logits, torch.tensor([[0.0, 0.0]]))  # (0.5, 0.5) on average
-        tensor(0.)
+        >>> agreement = frame_utterance_alignment_loss(frame_logits, torch.tensor([[0.0, 0.0]]))  # both (0.5, 0.5)
+        >>> agreement.abs() < 1e-6
+        tensor(True)
         >>> frame_utterance_alignment_loss(frame_logits, torch.tensor([[2.0, 0.0]]))
         tensor(0.3278)
     """
