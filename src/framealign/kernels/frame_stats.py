@@ -14,6 +14,8 @@ from framealign.masking import compute_dtype, without_autocast
 
 Backend = Literal["auto", "eager", "triton"]
 
+_HAS_TRITON = importlib.util.find_spec("triton") is not None  # looked up once, not at each call; imports nothing
+
 
 def check_backend(backend: str, without_kernel: str | None = None) -> None:
     """`backend` is one of those above; `without_kernel` says why there is nothing that Triton could run."""
@@ -68,7 +70,7 @@ def why_not_triton(frames: Tensor, columns: Tensor) -> str | None:
         return f"frames are on {frames.device}, and the kernels run on CUDA."
     if columns.dtype != torch.float32:
         return f"it computes in {columns.dtype}, and the kernels in torch.float32."
-    if importlib.util.find_spec("triton") is None:
+    if not _HAS_TRITON:
         return "triton is not installed."
     from framealign.kernels import triton_frame_stats
 
@@ -213,7 +215,7 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     needs = ctx.needs_input_grad
     with without_autocast(frames):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # someone wants second derivatives
-            layout = layout_of(frames[..., 0], mask, cu_seqlens)
+            layout = layout_of(frames, mask, cu_seqlens)
             outputs = plain.frame_stats(frames, columns, logits, layout, ctx.attend, ctx.norms)
             found = differentiate(ctx, outputs, (frames, columns, logits), gradients)
         else:
