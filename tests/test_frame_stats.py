@@ -137,6 +137,12 @@ def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
     assert (stats.pooled is None) != bool(options.get("attend"))
 
 
+def test_logits_that_nobody_asked_for_leave_no_weights() -> None:
+    """The operator's outputs have the shapes that tracing was promised."""
+    frames, columns, logits = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.randn(2, 3)
+    torch.library.opcheck(_operator, (frames, columns, logits, None, None, False, True, "auto"))
+
+
 @each_option
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -> None:

@@ -20,10 +20,11 @@ def forward(
     batch = Batch(frames, mask, cu_seqlens, columns.dtype, reads=has_columns + norms + attend)
     dots = batch.per_frame(columns.shape[1])
     lengths = batch.per_frame() if norms else columns.new_empty(0)
-    weights = batch.per_frame() if attend else columns.new_empty(0)
-    weights_are_known = logits is not None and cu_seqlens is None  # of a padded batch, without reading a frame
+    weights_are_known = attend and logits is not None and cu_seqlens is None  # before any frame is read
     if logits is not None and weights_are_known:
         weights = masked_softmax(logits, mask)
+    else:
+        weights = batch.per_frame() if attend else columns.new_empty(0)
     pooled = columns.new_zeros((batch.size, frames.shape[-1]) if attend else 0)
     for group in batch.groups_to_sum() if attend else batch.groups_to_map():
         if has_columns:
