@@ -1,45 +1,41 @@
-"""The same two stages on other corpora, within each, with speaker-independent folds:
+"""The same two stages on other corpora: within each, or trained on one and tested on another.
+
+Within a corpus, with folds in which no speaker is on two sides:
 
 python examples/cross_dataset.py --corpus ravdess --data PATH/TO/Audio_Speech_Actors_01-24
 python examples/cross_dataset.py --corpus crema-d --data PATH/TO/CREMA-D
 python examples/cross_dataset.py --corpus emodb --data PATH/TO/EmoDB --classes four
+python examples/cross_dataset.py --corpus manifest --data my.csv
+
+Trained on one corpus and tested on all of another, over the four classes that all share:
+
+python examples/cross_dataset.py --corpus ravdess --data PATH/TO/Audio_Speech_Actors_01-24 --classes four \\
+    --train-corpus iemocap --train-data PATH/TO/IEMOCAP_full_release
+
+The same command goes on where a run was stopped.
 """
 
-import argparse
 from pathlib import Path
 
-from recipe.command_line import add_common_arguments, exit_with, new_output
+from recipe.command_line import add_common_arguments, add_corpus_arguments, announce, exit_with, parse, script_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, choices=("crema-d", "ravdess", "emodb"))
-    parser.add_argument("--data", type=Path, required=True, help="the corpus's folder, in its own public layout")
-    parser.add_argument(
-        "--classes",
-        choices=("own", "four"),
-        default="own",
-        help="the corpus's own classes, or the four that all corpora share: angry, happy, neutral, sad",
-    )
+    parser = script_parser(__doc__)
+    add_corpus_arguments(parser, required=True)
+    parser.add_argument("--train-corpus", help="another corpus to train on; all of --corpus is then test")
+    parser.add_argument("--train-data", type=Path, help="where that corpus is")
     add_common_arguments(parser)
-    parser.set_defaults(backbone="facebook/wav2vec2-base")
-    arguments = parser.parse_args()
-    output = new_output(arguments.output, arguments.corpus)
-    print(f"framealign: the two-stage recipe on {arguments.corpus}, results in {output}", flush=True)
+    options = parse(parser)
+    announce(options)
 
     # Imported after the first line is out: torch and its company take seconds
-    from recipe.corpora import read_corpus, speaker_groups
-    from recipe.folds import speaker_folds
+    from recipe.report import write_report
     from recipe.run import run
-    from recipe.settings import default_settings
+    from recipe.systems import chosen_systems
 
-    run(
-        arguments,
-        output,
-        read=lambda: read_corpus(arguments.corpus, arguments.data, arguments.classes),
-        make_folds=lambda corpus: speaker_folds(corpus, speaker_groups(corpus)),
-        settings=default_settings(arguments.backbone),
-    )
+    systems = chosen_systems(options.systems, options.settings)
+    run(options, lambda experiment: experiment.train(systems, write_report))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a furt
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -19,6 +20,8 @@ from tqdm import tqdm
 
 from recipe.corpora.corpus import Corpus, Skipped, Utterance
 from recipe.errors import RecipeError
+
+T = TypeVar("T")
 
 SAMPLE_RATE = 16_000
 SHORTEST = 400  # samples in one frame of wav2vec 2.0 and its relatives
@@ -37,8 +40,10 @@ class AudioError(RecipeError):
         self.reason = reason
 
 
-def usable_audio(corpus: Corpus, progress: bool = True) -> Iterator[tuple[Utterance, Tensor]]:
-    """Every utterance of `corpus` with its waveform, one at a time: seven hours of speech need not fit in memory.
+def usable_audio(
+    corpus: Corpus, read: Callable[[Path], T] | None = None, progress: bool = True
+) -> Iterator[tuple[Utterance, T]]:
+    """Every utterance of `corpus` with what `read` makes of its file, one at a time: `read_waveform`, by default.
 
     An utterance whose file cannot be used is moved to `corpus.skipped`, with the reason. So whoever takes
     features from this iterator reads every file once, and has the checked corpus at the end of it.
@@ -46,37 +51,43 @@ def usable_audio(corpus: Corpus, progress: bool = True) -> Iterator[tuple[Uttera
     Raises:
         RecipeError: As soon as more than half of the files turn out unusable; the copy is then broken.
     """
+    read = read or read_waveform
     utterances = list(corpus.utterances)
-    unusable = 0
+    unusable: set[str] = set()
     for utterance in tqdm(utterances, desc="reading audio", unit="file", disable=not progress):
         try:
-            waveform = read_waveform(utterance.path)
+            found = read(utterance.path)
         except AudioError as error:
-            corpus.utterances.remove(utterance)
+            unusable.add(utterance.id)
             corpus.skipped.append(Skipped(utterance.path, error.reason))
-            unusable += 1
-            if 2 * unusable > len(utterances):
+            if 2 * len(unusable) > len(utterances):
                 raise RecipeError(
                     f"{corpus.name}: more than half of its {len(utterances)} audio files cannot be used. {error}"
                 ) from None
             continue
-        yield utterance, waveform
+        yield utterance, found
+    corpus.utterances = [utterance for utterance in corpus.utterances if utterance.id not in unusable]
 
 
 def check_audio(corpus: Corpus, progress: bool = True) -> Corpus:
     """`corpus` after every file was read once: what cannot be used is in `skipped`. See `usable_audio`."""
-    for _ in usable_audio(corpus, progress):
+    for _ in usable_audio(corpus, progress=progress):
         pass
     return corpus
 
 
 def read_waveform(path: Path) -> Tensor:
+    """As `waveform`, from the file."""
+    return waveform(path, file_content(path))
+
+
+def waveform(path: Path, content: bytes) -> Tensor:
     """Read a file of any rate and number of channels as (samples,): float32, mono, at `SAMPLE_RATE`.
 
     Raises:
         AudioError: When the file is missing, empty, no audio, truncated, silent, not finite, or shorter than a frame.
     """
-    samples, rate = decode(path)
+    samples, rate = decode(path, content)
     if len(samples) == 0:
         raise AudioError(path, "holds no samples; copy or unpack it again")
     # in numpy: torch's threads cost more than the work on arrays as short as these
@@ -85,13 +96,13 @@ def read_waveform(path: Path) -> Tensor:
     mono = samples.mean(axis=1)
     if mono.min() == mono.max():
         raise AudioError(path, "is digitally silent; copy or unpack it again")
-    waveform = resampler(rate)(torch.from_numpy(mono))
-    if len(waveform) < SHORTEST:
+    resampled = resampler(rate)(torch.from_numpy(mono))
+    if len(resampled) < SHORTEST:
         raise AudioError(
             path,
-            f"is shorter than one frame: {len(waveform)} samples at {SAMPLE_RATE} Hz, of {SHORTEST}; leave it out",
+            f"is shorter than one frame: {len(resampled)} samples at {SAMPLE_RATE} Hz, of {SHORTEST}; leave it out",
         )
-    return waveform
+    return resampled
 
 
 @cache
@@ -106,11 +117,10 @@ def resampler(rate: int) -> Resample:
     return Resample(ratio.numerator, ratio.denominator)
 
 
-def decode(path: Path) -> tuple[np.ndarray, int]:
+def decode(path: Path, content: bytes) -> tuple[np.ndarray, int]:
     """The samples of a file, (samples, channels) float32, and its rate; AudioError unless all of it is there."""
-    content = with_true_length(path, file_content(path))
     try:
-        file = soundfile.SoundFile(io.BytesIO(content))
+        file = soundfile.SoundFile(io.BytesIO(with_true_length(path, content)))
     except soundfile.SoundFileError:
         raise AudioError(path, "is not audio, or its header is damaged; copy, unpack or convert it again") from None
     with file:

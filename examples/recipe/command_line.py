@@ -1,39 +1,131 @@
-"""What the scripts share of their command lines: arguments, the run's folder, and how a run ends."""
+"""What the scripts share of their command lines: options, a file of options, and how a run ends."""
 
 import argparse
+import os
+import re
 import signal
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from recipe.errors import RecipeError
+from recipe.options import Options
+from recipe.settings import Settings, Stage, check, default_settings
+
+CORPORA = ("iemocap", "crema-d", "ravdess", "emodb", "manifest")
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+def script_parser(description: str | None) -> ArgumentParser:
+    parser = ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="a file of options, such as an earlier run's config.yaml")
+    return parser
+
+
+def add_corpus_arguments(parser: ArgumentParser, required: bool = False) -> None:
     parser.add_argument(
+        "--corpus",
+        choices=CORPORA,
+        required=required,
+        default=None if required else "iemocap",
+        help="manifest: any corpus, by a CSV with the columns path, label and speaker",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=required,
+        help="its folder, in its own public layout, or the CSV" + ("" if required else "; without it, a demo"),
+    )
+    parser.add_argument(
+        "--classes",
+        choices=("own", "four"),
+        default="own",
+        help="the corpus's own classes, or the four that all corpora share: angry, happy, neutral, sad",
+    )
+
+
+def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
+    add = parser.add_argument
+    add(
         "--backbone",
         help="a wav2vec 2.0, HuBERT or WavLM name on the Hugging Face hub or a local path; dvector, a small pretrained "
         "speaker encoder for a laptop; or tiny, untrained, for tests",
     )
-    parser.add_argument(
-        "--output", type=Path, help="folder for results, tables and figures; default: a new one in runs/"
+    add(
+        "--output",
+        type=Path,
+        help="folder for results, tables and figures; the same command goes on with a run that was stopped there. "
+        "Default: runs/CORPUS-BACKBONE",
     )
-    parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="run only these folds, counted from 1")
-    parser.add_argument("--epochs", type=int, nargs=2, metavar=("STAGE1", "STAGE2"), help="epochs of the two stages")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="read and check the corpus, print and write its folds, train nothing"
+    add("--cache", type=Path, default=Path("runs/cache"), help="folder for the frozen front end's features")
+    if systems:
+        add(
+            "--systems",
+            nargs="+",
+            default=["paper"],
+            help="paper: the systems of its Table 3; all: further poolings and an SVM too; or single ones by name",
+        )
+    add("--seeds", type=int, nargs="+", default=[0], help="the whole experiment is run with each")
+    add("--folds", type=int, nargs="+", help="only these folds, counted from 1")
+    add(
+        "--precision",
+        choices=("auto", "no", "bf16", "fp16"),
+        default="auto",
+        help="auto: bf16 where the hardware computes with it and the backbone is a Transformer, else no (float32)",
     )
+    add("--compile", action="store_true", help="compile the model with torch.compile")
+    add("--save-models", action="store_true", help="keep the weights of stage 2's models too")
+    add("--dry-run", action="store_true", help="read and check the corpus, print and write its folds, train nothing")
+    parser.add_class_arguments(Settings)
 
 
-def new_output(output: Path | None, name: str) -> Path:
-    """The folder for a run's results, refused if it holds an earlier run's."""
-    if output is None:
-        output = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if (output / "results.json").exists():
-        raise RecipeError(f"--output {output}: holds the results of an earlier run; name another folder, or remove it.")
-    return output
+def parse(parser: ArgumentParser) -> Options:
+    """The command line over the `--config` file over the defaults, which are the backbone's."""
+    try:
+        parser.set_defaults(asdict(default_settings("tiny")))
+        first = parser.parse_args()
+        demo = first.data is None
+        backbone = first.backbone or ("dvector" if demo else "facebook/wav2vec2-base")
+        parser.set_defaults(asdict(default_settings(backbone, demo)))
+        found = parser.parse_args().as_dict()
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        raise RecipeError(" ".join(str(error).split())) from None
+    if (found.get("train_corpus") is None) != (found.get("train_data") is None):
+        raise RecipeError("--train-corpus and --train-data belong together; give both, or neither.")
+    if repeated := [seed for seed in found["seeds"] if found["seeds"].count(seed) > 1]:
+        raise RecipeError(f"--seeds: {repeated[0]} is given twice; a seed counts once.")
+    stages = {stage: Stage(**found[stage]) for stage in ("stage1", "stage2")}
+    settings = check(Settings(**{**{field.name: found[field.name] for field in fields(Settings)}, **stages}))
+    given = {field.name: found[field.name] for field in fields(Options) if field.name in found}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    given |= {"backbone": backbone, "settings": settings, "names": tuple(given)}
+    given["output"] = found["output"] or Path("runs") / default_name(found, demo, backbone)
+    return Options(**given)
+
+
+def default_name(found: dict, demo: bool, backbone: str) -> str:
+    """A folder for each task and backbone, so that the same command finds its own run again."""
+    corpus = "iemocap-demo" if demo else found.get("corpus") or "iemocap"
+    if corpus == "manifest":
+        corpus = found["data"].stem
+    parts = [found.get("train_corpus"), corpus, "four" if found.get("classes") == "four" else None]
+    return re.sub(r"[^\w.-]+", "-", "-".join([*filter(None, parts), Path(backbone).name]))
+
+
+def announce(options: Options) -> None:
+    """The first lines of a run; for the demo, that it is one."""
+    source = "the demo corpus" if options.data is None else options.data
+    print(f"framealign: the two stages on {source}, results in {options.output}", flush=True)
+    if options.data is None:
+        print(
+            "This is a stand-in: synthetic speech in IEMOCAP's layout, to try the recipe in minutes. It is a smoke "
+            "test,\nnot a result, and its numbers are not the paper's: those take --data PATH/TO/IEMOCAP_full_release.",
+            flush=True,
+        )
 
 
 def exit_with(main: Callable[[], None]) -> None:
@@ -42,7 +134,8 @@ def exit_with(main: Callable[[], None]) -> None:
     try:
         main()
     except (RecipeError, OSError) as error:  # OSError: a full disk, a file that may not be read
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

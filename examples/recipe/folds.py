@@ -1,12 +1,13 @@
 """Cross-validation folds in which no speaker is on two sides."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.corpora.corpus import Corpus, Utterance
+from recipe.corpora import Corpus, Utterance, dealt_speakers
 from recipe.errors import RecipeError
 
 SIDES = ("train", "validation", "test")
@@ -44,15 +45,51 @@ def session_folds(corpus: Corpus) -> list[Fold]:
 
 def speaker_folds(corpus: Corpus, groups: Sequence[Sequence[str]]) -> list[Fold]:
     """One fold for each group of speakers: the group is test, the next group validation, the others train."""
+    return taking_turns(corpus, groups, lambda utterance: utterance.speaker)
+
+
+def manifest_folds(corpus: Corpus) -> list[Fold]:
+    """The folds that the corpus itself tells, by `split` or by `fold`; else its speakers are dealt into groups."""
+    if any(u.split for u in corpus.utterances):
+        return split_folds(corpus)
+    if any(u.fold for u in corpus.utterances):
+        return listed_folds(corpus)
+    return speaker_folds(corpus, dealt_speakers(corpus))
+
+
+def split_folds(corpus: Corpus) -> list[Fold]:
+    """One fold, of the sides that the utterances tell by `split`: a manifest's, or those of two corpora joined."""
+    sides = {side: [u for u in corpus.utterances if u.split == side] for side in SIDES}
+    return checked([Fold(1, **sides)], corpus.classes)
+
+
+def listed_folds(corpus: Corpus) -> list[Fold]:
+    """One fold for each value of `fold`, numbered from 1: its utterances are test, those of the next validation."""
+    names = sorted({u.fold for u in corpus.utterances}, key=lambda name: (natural(name), name))
+    if len(names) < 3:
+        raise RecipeError(
+            f"{corpus.name}: the column fold tells {len(names)} folds ({', '.join(names)}); training, validation and "
+            "test need three. Tell more of them, or remove the column to have speakers dealt into groups."
+        )
+    return taking_turns(corpus, [[name] for name in names], lambda utterance: utterance.fold)
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts 2 before 10, and fold2 before fold10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def taking_turns(corpus: Corpus, groups: Sequence[Sequence[str]], key: Callable[[Utterance], str]) -> list[Fold]:
+    """One fold for each group of keys: the group is test, the next group validation, the others train."""
     folds = []
     for number, test in enumerate(groups, start=1):
         validation = groups[number % len(groups)]
         folds.append(
             Fold(
                 number,
-                train=[u for u in corpus.utterances if u.speaker not in (*test, *validation)],
-                validation=[u for u in corpus.utterances if u.speaker in validation],
-                test=[u for u in corpus.utterances if u.speaker in test],
+                train=[u for u in corpus.utterances if key(u) not in (*test, *validation)],
+                validation=[u for u in corpus.utterances if key(u) in validation],
+                test=[u for u in corpus.utterances if key(u) in test],
             )
         )
     return checked(folds, corpus.classes)

@@ -1,10 +1,16 @@
 """`report.md`: what was run, what came out, and what it means."""
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 
-from recipe.results import Results, replace
-from recipe.two_stage import SYSTEMS
+import numpy as np
+
+from recipe.files import write_text
+from recipe.published import IEMOCAP
+from recipe.results import Comparison, Results, deviation
+from recipe.showcase import draw_figures
+from recipe.significance import smallest_p
+from recipe.systems import CLS, PROPOSED
 
 STAND_IN = (
     "**A stand-in.** This is the demo corpus: synthetic speech by espeak-ng. It is a smoke test of the recipe, "
@@ -14,85 +20,198 @@ SPEAKER_ENCODER = (
     "The backbone `dvector` is a *speaker* encoder: fit for trying the recipe on a laptop, not for claims about "
     "emotion recognition."
 )
+LEVEL = 0.05  # of significance
 
 
-def write_report(output: Path, results: Results) -> None:
-    replace(output / "report.md", "\n\n".join(sections(results)) + "\n")
-
-
-def sections(results: Results) -> list[str]:
-    corpus, summary = results.corpus, results.summary()
-    parts = [f"# Two-stage training on {corpus.name}"]
-    if results.stand_in:
-        parts.append(STAND_IN)
-    if results.backbone == "dvector":
-        parts.append(SPEAKER_ENCODER)
-    if len(results.finished) < results.planned:
-        parts.append(
-            f"**Incomplete.** The run ended after {len(results.finished)} of {results.planned} trainings; "
-            "the tables below hold the finished ones."
-        )
-    parts += [
+def write_report(results: Results) -> str:
+    """Write the report and its figures; its main table, for the terminal."""
+    figures = draw_figures(results)
+    parts = [
+        f"# Two-stage training on {results.corpus.name}",
+        *caveats(results),
         "## Scores",
-        "UA is the mean of the classes' recalls, WA the accuracy, both on test speakers who are in neither training "
-        "nor validation; the epoch was chosen on validation UA alone. Mean and standard deviation are over folds; "
-        "*pooled* takes the test utterances of all folds together.",
-        markdown(
-            ["system", "folds", "UA, mean ± std", "WA, mean ± std", "UA, pooled", "WA, pooled"],
-            [
-                [
-                    system,
-                    str(s["folds"]),
-                    spread(s["ua_mean"], s["ua_std"]),
-                    spread(s["wa_mean"], s["wa_std"]),
-                    f"{s['pooled'].ua:.1%}",
-                    f"{s['pooled'].wa:.1%}",
-                ]
-                for system, s in summary.items()
-            ],
-        ),
-        f"Chance is {1 / len(corpus.classes):.1%} UA. "
-        "One seed: published reruns of such recipes differ by one to two points of UA from seed to seed, so a "
-        "difference of that size between systems says nothing.",
-        "### Recall of each class, pooled",
-        markdown(
-            ["system", *corpus.classes],
-            [[system, *(f"{r:.1%}" for r in s["pooled"].recalls)] for system, s in summary.items()],
-        ),
-        "### Each fold",
-        markdown(
-            ["fold", "system", "UA", "WA", "test utterances", "best epoch", "effective frames", "cosine to anchor",
-             "frame variance", "frames that agree"],
-            [
-                [
-                    str(r.fold),
-                    r.system,
-                    f"{r.scores.ua:.1%}",
-                    f"{r.scores.wa:.1%}",
-                    str(sum(map(sum, r.scores.confusion))),
-                    f"{r.best_epoch} of {len(r.epochs)}",
-                    f"{r.diagnostics['effective_frames']:.1f}",
-                    f"{r.diagnostics['anchor_cosine']:.2f}",
-                    f"{r.diagnostics['frame_variance']:.3f}",
-                    f"{r.diagnostics['frame_agreement']:.0%}",
-                ]
-                for r in sorted(results.finished, key=lambda r: (r.fold, SYSTEMS.index(r.system)))
-            ],
-        ),
-        "The last four columns are framealign's diagnostics on test: over how many frames attention spreads; how "
-        "close frames are to their anchor (the CLS, or the utterance where there is none); how different an "
-        "utterance's frames still are, where 0 would be collapse; and how many frames are classified as their "
-        "utterance is.",
+        scores(results),
+        "## Which differences are real",
+        differences(results),
+        "## What the losses did",
+        diagnostics(results),
+        "## Beside published numbers",
+        published(results),
+        "## Recall of each class, pooled",
+        recalls(results),
+        "## UA of each fold, mean over seeds",
+        folds(results),
         "## Figures",
-        "![Confusion matrices, pooled over folds](confusion_matrix.png)",
-        "![t-SNE of utterance vectors](tsne.png)",
-        "![Waveform, attention and frame-by-frame class probabilities of one utterance](timeline.png)",
+        *(f"![{title}]({file})" for file, title in figures.items()),
         "## Data",
         data(results),
         "## Settings",
-        settings(results),
-    ]  # fmt: skip
-    return parts
+        settings_text(results),
+    ]
+    write_text(results.output / "report.md", "\n\n".join(part for part in parts if part) + "\n")
+    return terminal_summary(results) + f"\nreport: {results.output / 'report.md'}"
+
+
+def caveats(results: Results) -> list[str]:
+    found = []
+    if results.stand_in:
+        found.append(STAND_IN)
+    if results.backbone == "dvector":
+        found.append(SPEAKER_ENCODER)
+    if len(results.finished) < len(results.trainings):
+        found.append(
+            f"**Incomplete.** The run ended after {len(results.finished)} of {len(results.trainings)} trainings; the "
+            "tables below hold the finished ones. The same command goes on with the others."
+        )
+    return found
+
+
+def scores(results: Results) -> str:
+    seeds = sorted({result.training.seed for result in results.results})
+    table = markdown(
+        ["system", "trainings", "UA, mean ± std", "WA, mean ± std", "UA, pooled [95 %]", "WA, pooled [95 %]"],
+        [
+            [
+                s.system.name,
+                str(len(s.ua)),
+                spread(s.ua),
+                spread(s.wa),
+                percent(s.pooled.ua) + bracket(s.ua_interval),
+                percent(s.pooled.wa) + bracket(s.wa_interval),
+            ]
+            for s in results.summaries
+        ],
+    )
+    return "\n\n".join(
+        [
+            "UA is the mean of the classes' recalls, WA the accuracy, both on test speakers who are in neither "
+            "training nor validation; the epoch was chosen on validation UA alone. "
+            f"Seeds that were run: {', '.join(map(str, seeds))}. Every system of stage 2 starts from the same stage 1 "
+            "of its fold and seed.",
+            table,
+            "Mean and standard deviation are over trainings, one for each fold and seed; *pooled* takes the test "
+            "utterances of all trainings together. The brackets hold a bootstrap over the pooled utterances: how the "
+            "scores of these trained models would move with other utterances of the same speakers. With other "
+            f"speakers they move by more, as the standard deviation shows. Chance is "
+            f"{percent(1 / len(results.corpus.classes))} UA.",
+        ]
+    )
+
+
+def differences(results: Results) -> str:
+    comparisons = results.comparisons
+    if not comparisons:
+        return "No system and its baseline have finished all folds of a seed yet, so nothing can be compared."
+    rows = [
+        [
+            c.system.name,
+            c.baseline,
+            f"{100 * c.difference:+.1f}",
+            f"[{100 * c.interval[0]:+.1f}, {100 * c.interval[1]:+.1f}]",
+            f"{c.p:.3f}",
+            f"{c.adjusted_p:.3f}",
+            f"{c.folds_p:.3f}",
+            verdict(c),
+        ]
+        for c in comparisons
+    ]
+    real = [c for c in comparisons if c.adjusted_p < LEVEL]
+    trainings = comparisons[0].trainings
+    if smallest_p(trainings) * len(comparisons) >= LEVEL:
+        conclusion = (
+            f"**With {trainings} trainings and {len(comparisons)} comparisons nothing can be significant here**: the "
+            f"smallest p that they can give is {smallest_p(trainings) * len(comparisons):.2f}. Run more `--seeds`."
+        )
+    elif real:
+        listed = ", ".join(f"{c.system.name} ({verdict(c)})" for c in real)
+        conclusion = f"Significant at {LEVEL:g}: {listed}. The others are not."
+    else:
+        conclusion = f"**None of the differences is significant** at {LEVEL:g}: they may be the noise of training."
+    return "\n\n".join(
+        [
+            conclusion,
+            markdown(
+                ["system", "baseline", "UA, points", "95 %, these models", "p", "p, Holm", "p over folds", ""], rows
+            ),
+            "UA of the system minus UA of its baseline, mean over trainings with the same fold, seed, stage 1 and "
+            "order of batches. p is that of a paired test over trainings (signs flipped at random), since the "
+            "utterances of one model share the noise of its training; Holm's adjusts it for the number of "
+            "comparisons. p over folds takes one difference for each fold, the mean over seeds: that is the one that "
+            f"speaks of other speakers, and with {len({p.fold.number for p in results.plan})} folds it cannot be "
+            f"below {smallest_p(len({p.fold.number for p in results.plan})):.3f}.",
+        ]
+    )
+
+
+def verdict(comparison: Comparison) -> str:
+    if comparison.adjusted_p >= LEVEL:
+        return "not significant"
+    return "better" if comparison.difference > 0 else "worse"
+
+
+def diagnostics(results: Results) -> str:
+    names = {
+        "effective_frames": ("effective frames", "{:.1f}"),
+        "attention_entropy": ("attention entropy", "{:.2f}"),
+        "anchor_cosine": ("cosine to anchor", "{:.3f}"),
+        "frame_variance": ("frame variance", "{:.3f}"),
+        "frame_agreement": ("frames that agree", "{:.1%}"),
+    }
+    rows = []
+    for summary in results.summaries:
+        found = [result.diagnostics for result in results.of(summary.system)]
+        means = {name: np.mean([d[name] for d in found]) if name in found[0] else None for name in names}
+        if any(value is not None for value in means.values()):
+            cells = ["-" if means[name] is None else form.format(means[name]) for name, (_, form) in names.items()]
+            rows.append([summary.system.name, *cells])
+    return "\n\n".join(
+        [
+            markdown(["system", *(title for title, _ in names.values())], rows),
+            "framealign's diagnostics on test, means over trainings: over how many frames attention spreads, and its "
+            "entropy in nats; how close frames are to their anchor (the CLS, or the utterance where there is none), "
+            "which EAL raises; how different an utterance's frames still are, where 0 would be collapse; and how many "
+            "frames are classified as their utterance is, which FUAL raises.",
+        ]
+    )
+
+
+def published(results: Results) -> str:
+    if results.corpus.name != "IEMOCAP" or len(results.corpus.classes) != 4:
+        return ""
+    rows = [[p.name, p.ua, p.wa, p.source, p.protocol, p.comparable] for p in IEMOCAP]
+    for summary in results.summaries:
+        if summary.system.name in (CLS, PROPOSED):
+            rows.append(
+                [
+                    f"**{summary.system.name}, this run**",
+                    f"{100 * np.mean(summary.ua):.1f}",
+                    f"{100 * np.mean(summary.wa):.1f}",
+                    "the table above" + (" (**synthetic stand-in: not IEMOCAP**)" if results.stand_in else ""),
+                    f"`{results.backbone}`; mean over {len(summary.ua)} trainings, the woman of each session is test",
+                    "no: another corpus" if results.stand_in else "",
+                ]
+            )
+    return markdown(["", "UA", "WA", "source", "protocol", "comparable?"], rows)
+
+
+def recalls(results: Results) -> str:
+    return markdown(
+        ["system", *results.corpus.classes],
+        [[s.system.name, *(percent(recall) for recall in s.pooled.recalls)] for s in results.summaries],
+    )
+
+
+def folds(results: Results) -> str:
+    numbers = sorted({part.fold.number for part in results.plan})
+    tested = {part.fold.number: len(part.fold.test) for part in results.plan}
+    rows = []
+    for number in numbers:
+        cells = []
+        for summary in results.summaries:
+            uas = [r.scores.ua for r in results.of(summary.system) if r.training.fold.number == number]
+            cells.append(spread(uas) if uas else "-")
+        rows.append([str(number), str(tested[number]), *cells])
+    return markdown(["fold", "test utterances", *(s.system.name for s in results.summaries)], rows)
 
 
 def data(results: Results) -> str:
@@ -116,7 +235,7 @@ def data(results: Results) -> str:
     return "\n\n".join(lines)
 
 
-def settings(results: Results) -> str:
+def settings_text(results: Results) -> str:
     s = results.settings
     rows = [
         [name, str(stage.epochs), f"{stage.backbone_rate:g}", f"{stage.attention_rate:g}", f"{stage.head_rate:g}"]
@@ -124,11 +243,12 @@ def settings(results: Results) -> str:
     ]
     return (
         markdown(["", "epochs", "backbone rate", "attention rate", "head rate"], rows)
-        + f"\n\nBackbone `{results.backbone}`, front end frozen; AdamW, weight decay {s.weight_decay:g}, batches of "
-        f"{s.batch_size}, gradients clipped at {s.clip_norm:g}, warm-up over {s.warmup:.0%} of the steps, seed "
-        f"{results.seed}. CLS pooling with {s.num_heads} heads, depth {s.depth}, no dropout; EAL weight "
-        f"{s.eal_weight:g}, margin {s.margin:g}; FUAL weight {s.fual_weight:g}. Learning rates, batch size and epochs "
-        "are framealign's own: the paper's text does not give them."
+        + f"\n\nBackbone `{results.backbone}`, front end frozen; AdamW, weight decay {s.weight_decay:g}, steps of "
+        f"{s.batch_size} utterances, gradients clipped at {s.clip_norm:g}, warm-up over {s.warmup:.0%} of the steps; "
+        f"{'float32' if results.precision == 'no' else results.precision}. CLS pooling with {s.num_heads} heads, depth "
+        f"{s.depth}, no dropout; EAL weight {s.eal_weight:g}, margin {s.margin:g}; FUAL weight {s.fual_weight:g}. "
+        "Learning rates, batch size and epochs are framealign's own: the paper's text does not give them. All of it "
+        "is in `config.yaml`: the same script with `--config config.yaml --output ANOTHER` runs it again."
     )
 
 
@@ -137,14 +257,29 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def spread(mean: float, deviation: float | None) -> str:
-    return f"{mean:.1%}" if deviation is None else f"{mean:.1%} ± {deviation:.1%}"
+def percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def spread(values: Sequence[float]) -> str:
+    found = deviation(values)
+    return percent(float(np.mean(values))) + ("" if found is None else f" ± {percent(found)}")
+
+
+def bracket(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def terminal_summary(results: Results) -> str:
-    """The scores in a few lines."""
-    return "\n".join(
-        f"  {system:<40} UA {spread(s['ua_mean'], s['ua_std'])}   WA {spread(s['wa_mean'], s['wa_std'])}   "
-        f"pooled UA {s['pooled'].ua:.1%} WA {s['pooled'].wa:.1%}"
-        for system, s in results.summary().items()
-    )
+    """The scores, and what they prove, in a few lines."""
+    lines = [
+        f"\nmean ± standard deviation over folds and seeds, {len(results.finished)} of {len(results.trainings)} "
+        "trainings:"
+    ]
+    against = {c.system.name: c for c in results.comparisons}
+    for s in results.summaries:
+        line = f"  {s.system.name:<32} UA {spread(s.ua):<15} WA {spread(s.wa):<15}"
+        if c := against.get(s.system.name):
+            line += f" {100 * c.difference:+.1f} points on {c.baseline}, {verdict(c)} (p {c.adjusted_p:.2f})"
+        lines.append(line.rstrip())
+    return "\n".join(lines)

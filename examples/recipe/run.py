@@ -1,141 +1,231 @@
-"""A run from end to end: backbone, corpus, folds, features, training, report."""
+"""An experiment from end to end: backbone, corpus, folds, features, trainings. Goes on where one was stopped."""
 
-import argparse
-import random
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
 
-from recipe.audio import check_audio, usable_audio
-from recipe.backbones import Backbone, load_backbone
+from recipe.allocator import keep_pages
+from recipe.audio import check_audio
+from recipe.backbones import load_backbone
+from recipe.batches import check_budget
 from recipe.corpora import Corpus
 from recipe.errors import RecipeError
+from recipe.feature_cache import cached_features, state_digest
+from recipe.files import write_text
 from recipe.folds import Fold, fold_table, write_folds
+from recipe.options import Options
+from recipe.plan import Part, Training, make_plan
 from recipe.progress import Progress
-from recipe.report import terminal_summary, write_report
 from recipe.results import Results
-from recipe.settings import Settings
-from recipe.showcase import Showcase
-from recipe.two_stage import SYSTEMS, train_two_stages
+from recipe.systems import System
+from recipe.task import make_folds, read
+from recipe.training import steps_an_epoch
+from recipe.two_stage import TwoStages
 
 
-def run(
-    arguments: argparse.Namespace,
-    output: Path,
-    read: Callable[[], Corpus],
-    make_folds: Callable[[Corpus], list[Fold]],
-    settings: Settings,
-    stand_in: bool = False,
-) -> None:
-    if arguments.dry_run:
-        dry_run(arguments, output, read, make_folds)
-        return
-    if arguments.epochs:
-        settings = with_epochs(settings, *arguments.epochs)
-    accelerator = Accelerator()
-    if accelerator.num_processes > 1:
-        raise RecipeError("the recipe runs in one process; start it with `python`, not with a launcher.")
-    random.seed(arguments.seed)
-    np.random.seed(arguments.seed)  # noqa: NPY002  transformers draws from it
-    torch.manual_seed(arguments.seed)
-    # The backbone comes first: a wrong name should not cost the reading of a corpus
-    backbone = load_backbone(arguments.backbone).to(accelerator.device)
-    size = sum(p.numel() for p in backbone.parameters()) / 1e6
-    print(f"backbone {arguments.backbone}: {size:.1f} M parameters, on {accelerator.device}", flush=True)
-
-    corpus = read()
-    print(f"corpus {corpus.name}: {len(corpus.utterances)} utterances, classes {', '.join(corpus.classes)}", flush=True)
-    chosen(make_folds(corpus), arguments.folds)  # refused, if they are, before the audio is read
-    output.mkdir(parents=True, exist_ok=True)
-    features = frozen_features(backbone, corpus, accelerator)
-    folds = chosen(make_folds(corpus), arguments.folds)  # without the utterances whose audio cannot be used
-    announce(corpus, folds)
-    write_folds(output / "folds.json", folds, corpus.classes)
-
-    results = Results(corpus, arguments.backbone, settings, arguments.seed, len(folds) * len(SYSTEMS), stand_in)
-    showcase = Showcase(features)
-    try:
-        train(folds, backbone, features, results, showcase, output, accelerator)
-    finally:  # an interrupted run reports what it had finished
-        if results.finished:
-            showcase.draw(output, results)
-            write_report(output, results)
-            print(f"\nmean ± standard deviation over folds, {len(results.finished)} of {results.planned} trainings:")
-            print(terminal_summary(results))
-            print(f"report: {output / 'report.md'}", flush=True)
+def run(options: Options, train: Callable[["Experiment"], object]) -> None:
+    """What the scripts do: `train`, or with `--dry-run` only look."""
+    if options.dry_run:
+        dry_run(options)
+    else:
+        train(Experiment(options))
 
 
-def train(
-    folds: list[Fold],
-    backbone: Backbone,
-    features: dict[str, Tensor],
-    results: Results,
-    showcase: Showcase,
-    output: Path,
-    accelerator: Accelerator,
-) -> None:
-    settings, classes = results.settings, results.corpus.classes
-    epochs = settings.stage1.epochs + settings.stage2.epochs
-    steps = sum(-(-len(fold.train) // settings.batch_size) * epochs for fold in folds)
-    with Progress(steps) as progress:
-        for fold in folds:
-            seed = 1000 * results.seed + 10 * fold.number
-            for trained in train_two_stages(fold, backbone, features, classes, settings, seed, accelerator, progress):
-                result = results.add(trained)
-                showcase.add(trained, classes, accelerator)
-                results.write(output)
-                progress.say(
-                    f"fold {fold.number}, {trained.system}: test UA {result.scores.ua:.3f}, WA {result.scores.wa:.3f} "
-                    f"(epoch {result.best_epoch} of {len(result.epochs)}, chosen on validation)"
+class Experiment:
+    """A corpus, its folds, its features and a backbone, in an output folder that is theirs: ready to train systems."""
+
+    def __init__(self, options: Options) -> None:
+        keep_pages()
+        self.options = options
+        self.precision = resolved_precision(options.precision, options.backbone)
+        self.accelerator = Accelerator(mixed_precision=self.precision, dynamo_plugin=dynamo(options.compile))
+        # The backbone comes first: a wrong name should not cost the reading of a corpus
+        self.backbone = load_backbone(options.backbone)
+        weights = state_digest(self.backbone.state_dict()).hexdigest()
+        self.announce(self.equipment())
+        self.corpus = read(options)
+        self.announce(
+            f"corpus {self.corpus.name}: {len(self.corpus.utterances)} utterances, "
+            f"classes {', '.join(self.corpus.classes)}"
+        )
+        chosen(make_folds(options, self.corpus), options.folds)  # refused, if they are, before the audio is read
+        with self.accelerator.main_process_first():
+            self.features, content = cached_features(
+                self.corpus,
+                self.backbone.to(self.accelerator.device),
+                options.cache,
+                self.accelerator.device,
+                progress=self.main,
+            )
+        check_budget(self.corpus.utterances, self.features, options.settings.frame_budget)
+        # Once more, without the utterances whose audio cannot be used
+        self.folds = chosen(make_folds(options, self.corpus), options.folds)
+        self.announce(overview(self.corpus, self.folds))
+        if self.main:
+            claim(options.output, self.setup(weights, content))
+            options.write(options.output / "config.yaml")
+            write_folds(options.output / "folds.json", self.folds, self.corpus.classes)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def announce(self, text: str) -> None:
+        if self.main:
+            print(text, flush=True)
+
+    def equipment(self) -> str:
+        size = sum(p.numel() for p in self.backbone.parameters()) / 1e6
+        precision = "float32" if self.precision == "no" else self.precision
+        text = f"backbone {self.options.backbone}: {size:.1f} M parameters, on {self.accelerator.device}, {precision}"
+        processes = self.accelerator.num_processes
+        return f"{text}, {processes} processes" if processes > 1 else text
+
+    def setup(self, weights: str, content: str) -> dict:
+        """What all trainings of an output folder share."""
+        return {
+            "corpus": self.corpus.name,
+            "classes": list(self.corpus.classes),
+            "content": content,
+            "backbone": self.options.backbone,
+            "weights": weights,
+            "precision": self.precision,
+            "compile": self.options.compile,
+            "settings": asdict(self.options.settings),
+        }
+
+    def train(self, systems: list[System], report: Callable[[Results], str], name: str = "results") -> Results:
+        """Train what is not finished in the output folder yet; what came out of all.
+
+        Args:
+            systems: Stage 1, then the others.
+            report: Writes the report and figures into the folder, also of an interrupted run; the lines for the
+                terminal.
+            name: Of the files with the data: `results.json`, for one.
+        """
+        options, settings = self.options, self.options.settings
+        plan = make_plan(options.seeds, self.folds, systems, options.output)
+        steps = {
+            training: steps_an_epoch(len(part.fold.train), settings) * training.system.epochs(settings)
+            for part in plan
+            for training in part.trainings
+        }
+        finished = self.agreed([training for training in steps if training.finished], list(steps))
+        if finished:
+            self.announce(f"{len(finished)} of {len(steps)} trainings are finished in {options.output}; going on")
+        results = Results(
+            self.corpus, options.output, options.backbone, settings, plan, name, self.precision, options.data is None
+        )
+        try:
+            done = sum(steps[training] for training in finished)
+            with Progress(sum(steps.values()), done, disable=not self.main) as progress:
+                stages = TwoStages(
+                    self.backbone,
+                    self.features,
+                    self.corpus.classes,
+                    settings,
+                    self.accelerator,
+                    progress,
+                    options.save_models,
                 )
+                for part in plan:
+                    if list(stages.train(part, finished)) and self.main:
+                        results.write()
+                        progress.say(part_table(part, results))
+        finally:  # an interrupted run reports what it had finished
+            results.read()
+            if results.finished and self.main:
+                results.write()
+                print(report(results), flush=True)
+        return results
+
+    def agreed(self, finished: list[Training], everything: list[Training]) -> set[Training]:
+        """What the main process found finished: all must skip the same, whatever they see on a shared disk."""
+        flags = broadcast_object_list([training in finished for training in everything])
+        return {training for training, flag in zip(everything, flags, strict=True) if flag}
 
 
-def frozen_features(backbone: Backbone, corpus: Corpus, accelerator: Accelerator) -> dict[str, Tensor]:
-    """The front end's features of every usable utterance; the others are in `corpus.skipped` afterwards."""
-    return {
-        utterance.id: backbone.features(waveform.to(accelerator.device)).cpu()
-        for utterance, waveform in usable_audio(corpus)
-    }
-
-
-def dry_run(
-    arguments: argparse.Namespace,
-    output: Path,
-    read: Callable[[], Corpus],
-    make_folds: Callable[[Corpus], list[Fold]],
-) -> None:
-    corpus = check_audio(read())
-    folds = chosen(make_folds(corpus), arguments.folds)
-    announce(corpus, folds)
+def claim(output: Path, setup: dict) -> None:
+    """Make the folder this setup's own, or see that it is: trainings of two setups would be averaged otherwise."""
+    path = output / "setup.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if differing := sorted(differences(earlier, setup)):
+            raise RecipeError(
+                f"--output {output}: holds a run with {'; '.join(differing)}. Name another folder, or remove it."
+            )
+        return
+    if (output / "results.json").exists():
+        raise RecipeError(f"--output {output}: holds the results of another program; name another folder.")
     output.mkdir(parents=True, exist_ok=True)
-    write_folds(output / "folds.json", folds, corpus.classes)
-    print(f"folds: {output / 'folds.json'}\ndry run: nothing was trained")
+    write_text(path, json.dumps(setup, indent=1) + "\n")
 
 
-def announce(corpus: Corpus, folds: list[Fold]) -> None:
-    for note in corpus.notes:
-        print(f"note: {note}")
-    for skipped in corpus.skipped[:10]:
-        print(f"skipped: {skipped.path}: {skipped.reason}")
+def differences(earlier: dict, now: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key in earlier.keys() | now.keys():
+        one, other = earlier.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{key}.")
+        elif one != other and key == "content":
+            found.append("other audio, labels or speakers than the corpus has now")
+        elif one != other and key == "weights":
+            found.append("other weights of the backbone")
+        elif one != other:
+            found.append(f"{prefix}{key} {one} and not {other}")
+    return found
+
+
+def resolved_precision(precision: str, backbone: str) -> str:
+    """float32 for the small backbones, which are not Transformers or not worth it; bf16 where it is fast."""
+    if precision != "auto":
+        return precision
+    if backbone in ("dvector", "tiny"):
+        return "no"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def dynamo(compiled: bool) -> TorchDynamoPlugin | None:
+    return TorchDynamoPlugin(backend="inductor", dynamic=True) if compiled else None
+
+
+def part_table(part: Part, results: Results) -> str:
+    """The scores of all systems on one fold, for the terminal."""
+    lines = [f"seed {part.seed}, fold {part.fold.number}, {len(part.fold.test)} test utterances:"]
+    for training in part.trainings:
+        if result := results.finished.get(training):
+            epoch = f"   epoch {result.best_epoch} of {len(result.epochs)}" if result.best_epoch else ""
+            scores = f"UA {result.scores.ua:.3f}   WA {result.scores.wa:.3f}"
+            lines.append(f"  {training.system.name:<32} {scores}{epoch}")
+    return "\n".join(lines)
+
+
+def dry_run(options: Options) -> None:
+    corpus = check_audio(read(options))
+    folds = chosen(make_folds(options, corpus), options.folds)
+    print(overview(corpus, folds))
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_folds(options.output / "folds.json", folds, corpus.classes)
+    print(f"folds: {options.output / 'folds.json'}\ndry run: nothing was trained")
+
+
+def overview(corpus: Corpus, folds: list[Fold]) -> str:
+    lines = [f"note: {note}" for note in corpus.notes]
+    lines += [f"skipped: {skipped.path}: {skipped.reason}" for skipped in corpus.skipped[:10]]
     if len(corpus.skipped) > 10:
-        print(f"skipped: {len(corpus.skipped) - 10} more files")
-    print(fold_table(folds, corpus.classes), flush=True)
+        lines.append(f"skipped: {len(corpus.skipped) - 10} more files")
+    return "\n".join([*lines, fold_table(folds, corpus.classes)])
 
 
-def with_epochs(settings: Settings, stage1: int, stage2: int) -> Settings:
-    if min(stage1, stage2) < 1:
-        raise RecipeError(f"--epochs {stage1} {stage2}: each stage needs at least 1.")
-    return replace(
-        settings, stage1=replace(settings.stage1, epochs=stage1), stage2=replace(settings.stage2, epochs=stage2)
-    )
-
-
-def chosen(folds: list[Fold], numbers: list[int] | None) -> list[Fold]:
+def chosen(folds: list[Fold], numbers: tuple[int, ...] | None) -> list[Fold]:
     if numbers is None:
         return folds
     known = [fold.number for fold in folds]

@@ -6,7 +6,9 @@ learning rates, the batch size, the number of epochs, weight decay or clipping: 
 own dropout, inside a Hugging Face encoder, stays as its configuration says.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+
+from recipe.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,15 @@ class Stage:
 class Settings:
     stage1: Stage
     stage2: Stage
-    batch_size: int = 16
+    batch_size: int = 16  # utterances of one optimiser step, over all processes
+    frame_budget: int = 8000  # steps of the front end, padding included, that one process takes at once
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     warmup: float = 0.1  # share of the steps in which the learning rates rise; then they fall linearly to 0
     margin: float = 0.8  # paper
     eal_weight: float = 0.05  # paper
     fual_weight: float = 0.05  # paper
+    negative_margin: float = 0.2  # of the separation term, which the paper's equations do not have
     num_heads: int = 4  # paper
     depth: int = 1  # paper
 
@@ -39,16 +43,32 @@ _FINE_TUNING = Settings(
 # A new linear layer must catch up with a pretrained encoder in a few epochs on a thousand utterances; and the less
 # the attention learns on so few speakers, the better it does on others
 _DVECTOR = Settings(
-    stage1=Stage(epochs=8, backbone_rate=5e-5, attention_rate=1e-4, head_rate=5e-3),
-    stage2=Stage(epochs=5, backbone_rate=2e-5, attention_rate=1e-4, head_rate=5e-3),
+    stage1=Stage(epochs=6, backbone_rate=5e-5, attention_rate=1e-4, head_rate=5e-3),
+    stage2=Stage(epochs=4, backbone_rate=2e-5, attention_rate=1e-4, head_rate=5e-3),
 )
-# The demo's speech is simple, and its five folds should be done in minutes
-DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=5), stage2=replace(_DVECTOR.stage2, epochs=4))
+# The demo's speech is simple, and all of its systems should be done in minutes
+_DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=4), stage2=replace(_DVECTOR.stage2, epochs=2))
 _TINY = Settings(
     stage1=Stage(epochs=3, backbone_rate=1e-3, attention_rate=1e-3, head_rate=1e-3),
     stage2=Stage(epochs=3, backbone_rate=1e-3, attention_rate=1e-3, head_rate=1e-3),
 )
 
 
-def default_settings(backbone: str) -> Settings:
+def default_settings(backbone: str, demo: bool = False) -> Settings:
+    if demo and backbone == "dvector":
+        return _DEMO
     return {"dvector": _DVECTOR, "tiny": _TINY}.get(backbone, _FINE_TUNING)
+
+
+def check(settings: Settings) -> Settings:
+    """`settings`, unless a value makes no sense."""
+    values = asdict(settings)
+    stages = {f"{stage}.{name}": value for stage in ("stage1", "stage2") for name, value in values.pop(stage).items()}
+    for name, value in {**values, **stages}.items():
+        least = 1 if isinstance(value, int) else 0
+        if name in ("margin", "negative_margin"):
+            if not -1 <= value <= 1:
+                raise RecipeError(f"--{name} {value}: a margin between cosines lies between -1 and 1.")
+        elif value < least:
+            raise RecipeError(f"--{name} {value}: must be at least {least}.")
+    return settings

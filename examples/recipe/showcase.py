@@ -1,75 +1,93 @@
-"""The figures of a run, from its results and from the models of one of its folds."""
+"""The figures of a run, from the files of its trainings."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from torch import Tensor
 
 from recipe.audio import read_waveform
-from recipe.figures import Timeline, draw_confusion, draw_timeline, draw_tsne
-from recipe.results import Results
-from recipe.two_stage import Trained
+from recipe.figures import FrameOutputs, draw_confusion, draw_curves, draw_scores, draw_timeline, draw_tsne
+from recipe.plan import Part
+from recipe.results import Result, Results
+from recipe.systems import CLS, PROPOSED
 
 
-class Showcase:
-    """Keeps what the figures need of the first fold whose systems are all trained."""
-
-    def __init__(self, features: Mapping[str, Tensor]) -> None:
-        self.features = features
-        self.fold: int | None = None
-        self.labels: list[int] = []
-        self.vectors: dict[str, np.ndarray] = {}
-        self.timeline: Timeline | None = None
-
-    def add(self, trained: Trained, classes: tuple[str, ...], accelerator: Accelerator) -> None:
-        if self.fold not in (None, trained.fold.number):
-            return
-        self.fold, self.labels = trained.fold.number, trained.test.labels
-        self.vectors[trained.system] = trained.test.vectors
-        self.timeline = timeline(trained, self.features, classes, accelerator)
-
-    def draw(self, output: Path, results: Results) -> None:
-        classes = results.corpus.classes
-        name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
-        summary = results.summary()
-        pooled = {system: part["pooled"] for system, part in summary.items()}
-        folds = max(part["folds"] for part in summary.values())
-        draw_confusion(
-            output / "confusion_matrix.png",
-            pooled,
-            classes,
-            f"{name}\ntest utterances of {folds} fold{'s' * (folds > 1)} together, per cent of the true class",
-        )
+def draw_figures(results: Results) -> dict[str, str]:
+    """Draw what the finished trainings allow; the files, each with its title."""
+    output, classes = results.output, results.corpus.classes
+    name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
+    count = max(len(summary.ua) for summary in results.summaries)
+    figures = {"scores.png": "Pooled UA of each system with its 95 % interval"}
+    draw_scores(
+        output / "scores.png",
+        {s.system.name: (s.pooled.ua, *(s.ua_interval or (np.nan, np.nan))) for s in results.summaries},
+        1 / len(classes),
+        f"{name}, {results.backbone}\ntest utterances of all trainings together, 95 % bootstrap interval",
+    )
+    figures["confusion_matrix.png"] = "Confusion matrices, pooled over folds and seeds"
+    draw_confusion(
+        output / "confusion_matrix.png",
+        {s.system.name: s.pooled for s in results.summaries},
+        classes,
+        f"{name}\ntest utterances of up to {count} trainings together, per cent of the true class",
+    )
+    curves = {s.system.name: [r.epochs for r in results.of(s.system) if r.epochs] for s in results.summaries}
+    figures["training_curves.png"] = "Training curves"
+    draw_curves(
+        output / "training_curves.png",
+        {system: found for system, found in curves.items() if found},
+        f"{name}, {results.backbone}\nmean and standard deviation over {count} trainings of each system",
+    )
+    if pair := before_and_after(results):
+        figures["tsne.png"] = "t-SNE of utterance vectors before and after the losses"
+        where = f"fold {pair.part.fold.number}, seed {pair.part.seed}"
         draw_tsne(
             output / "tsne.png",
-            self.vectors,
-            self.labels,
+            {system: result.output("vectors").numpy() for system, result in pair.systems.items()},
+            [classes.index(utterance.label) for utterance in pair.part.fold.test],
             classes,
-            f"{name}\nutterance vectors of fold {self.fold}'s test speakers, coloured by true class",
+            f"{name}\nutterance vectors of the test speakers of {where}, coloured by true class",
         )
-        if self.timeline is not None:
-            draw_timeline(output / "timeline.png", self.timeline, classes)
+        figures["timeline.png"] = "Waveform, attention and frame-by-frame class probabilities of one utterance"
+        row = representative(pair, classes)
+        utterance = pair.part.fold.test[row]
+        draw_timeline(
+            output / "timeline.png",
+            read_waveform(utterance.path).numpy(),
+            {system: frame_outputs(result, row) for system, result in pair.systems.items()},
+            classes,
+            f"{utterance.id}: {utterance.label} ({name}, {where})",
+        )
+    return figures
 
 
-@torch.no_grad()
-def timeline(
-    trained: Trained, features: Mapping[str, Tensor], classes: tuple[str, ...], accelerator: Accelerator
-) -> Timeline:
-    """The test utterance of median length among those that were recognised (among all, if none was)."""
-    test = trained.test
-    pairs = list(zip(trained.fold.test, test.labels, test.classes, strict=True))
-    recognised = [pair for pair in pairs if pair[1] == pair[2]] or pairs
-    recognised.sort(key=lambda pair: len(features[pair[0].id]))
-    utterance, label, prediction = recognised[len(recognised) // 2]
-    steps = features[utterance.id][None].to(accelerator.device)
-    pooled, _ = trained.model(steps, torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device))
-    probabilities = trained.model.classifier(pooled.frames).softmax(dim=2)
-    return Timeline(
-        title=f"{utterance.id}: {classes[label]}, recognised as {classes[prediction]}\n{trained.system}",
-        waveform=read_waveform(utterance.path).numpy(),
-        weights=pooled.weights[0].cpu().numpy(),
-        probabilities=probabilities[0].float().cpu().numpy(),
-    )
+@dataclass(frozen=True)
+class Pair:
+    """One part of the plan, and its systems before and after the losses."""
+
+    part: Part
+    systems: dict[str, Result]
+
+
+def before_and_after(results: Results) -> Pair | None:
+    """Of the first part that has finished both."""
+    for part in results.plan:
+        found = {t.system.name: results.finished[t] for t in part.trainings if t in results.finished}
+        if CLS in found and PROPOSED in found:
+            return Pair(part, {CLS: found[CLS], PROPOSED: found[PROPOSED]})
+    return None
+
+
+def representative(pair: Pair, classes: tuple[str, ...]) -> int:
+    """The test utterance of median length among those that are recognised after the losses; else among all."""
+    after = list(pair.systems.values())[-1]
+    test = pair.part.fold.test
+    lengths = after.output("lengths").tolist()
+    right = after.probabilities.argmax(axis=1) == [classes.index(utterance.label) for utterance in test]
+    rows = [row for row in range(len(test)) if right[row]] or list(range(len(test)))
+    return sorted(rows, key=lambda row: lengths[row])[len(rows) // 2]
+
+
+def frame_outputs(result: Result, row: int) -> FrameOutputs:
+    ends = np.cumsum(result.output("lengths").numpy())
+    own = slice(ends[row] - int(result.output("lengths")[row]), ends[row])
+    return FrameOutputs(result.output("weights")[own].numpy(), result.output("frame_probabilities")[own].numpy())

@@ -1,72 +1,104 @@
-"""The two stages of the method on one fold."""
+"""The two stages of the method on one fold: stage 1 once, then every system from its backbone."""
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor
 
-from framealign import AlignmentObjective, AttentivePooling, CLSSelfAttentionPooling
 from recipe.backbones import Backbone
-from recipe.features import UtteranceFeatures
-from recipe.folds import Fold
-from recipe.model import EmotionModel
+from recipe.batches import UtteranceFeatures
+from recipe.classical import classical_predictions
+from recipe.corpora.corpus import Utterance
+from recipe.files import write_tensors, write_text
+from recipe.model import EmotionModel, Trainee
+from recipe.plan import Part, Training
 from recipe.progress import Progress
-from recipe.scores import Scores, score
-from recipe.settings import Settings, Stage
-from recipe.training import Predictions, fit, predict
-
-STAGE_1 = "stage 1: attentive pooling, CE"
-STAGE_2 = "stage 2: CLS pooling, CE + EAL + FUAL"
-SYSTEMS = (STAGE_1, STAGE_2)
+from recipe.scores import score
+from recipe.settings import Settings
+from recipe.systems import CLASSICAL
+from recipe.training import Predictions, best_epoch, fit, predict
 
 
-@dataclass(frozen=True)
-class Trained:
-    """One system, trained on one fold, and what it says of that fold's test utterances."""
+class TwoStages:
+    """Trains the parts of a plan; what is finished already is left as it is."""
 
-    fold: Fold
-    system: str
-    seed: int
-    model: EmotionModel
-    epochs: list[dict]
-    test: Predictions
-    scores: Scores
+    def __init__(
+        self,
+        pretrained: Backbone,
+        features: Mapping[str, Tensor],
+        classes: Sequence[str],
+        settings: Settings,
+        accelerator: Accelerator,
+        progress: Progress,
+        save_models: bool,
+    ) -> None:
+        self.pretrained, self.features, self.classes, self.settings = pretrained, features, classes, settings
+        self.accelerator, self.progress, self.save_models = accelerator, progress, save_models
 
+    def train(self, part: Part, finished: set[Training]) -> Iterator[Training]:
+        """The trainings of `part` that are not in `finished`, each yielded when its files are there."""
+        stage1: EmotionModel | None = None
+        for training in part.trainings:
+            if training in finished:
+                continue
+            self.progress.begin(f"seed {part.seed}, fold {part.fold.number}, {training.system.name}")
+            if training.system is CLASSICAL:
+                self.finish(training, [], classical_predictions(part.fold, self.classes))
+            elif training is part.stage1:
+                stage1 = self.new_model(training, self.pretrained)
+                self.fit(training, stage1, keep=True)
+            else:
+                if stage1 is None:
+                    stage1 = self.new_model(part.stage1, self.pretrained)
+                    stage1.load_learned_state(load_file(part.stage1.weights))
+                # Stage 2: from stage 1's backbone, with a new pooling and classifier
+                self.fit(training, self.new_model(training, stage1.backbone), keep=self.save_models)
+            yield training
 
-def train_two_stages(
-    fold: Fold,
-    pretrained: Backbone,
-    features: Mapping[str, Tensor],
-    classes: Sequence[str],
-    settings: Settings,
-    seed: int,
-    accelerator: Accelerator,
-    progress: Progress,
-) -> Iterator[Trained]:
-    """Train both stages, each yielded as it is finished."""
-    train, validation, test = (UtteranceFeatures(side, features, classes) for side in fold.sides().values())
+    def new_model(self, training: Training, backbone: Backbone) -> EmotionModel:
+        torch.manual_seed(training.draw)
+        pooling = training.system.build_pooling(backbone.dim, self.settings)
+        return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
 
-    def trained(system: str, model: EmotionModel, objective: AlignmentObjective, stage: Stage) -> Trained:
-        model.to(accelerator.device)
-        progress.begin(f"fold {fold.number}, {system.split(':')[0]}")
-        epochs = fit(model, objective, train, validation, stage, settings, accelerator, seed, progress)
-        found = predict(model, test, settings.batch_size, accelerator)
-        return Trained(fold, system, seed, model, epochs, found, score(found.labels, found.classes, len(classes)))
+    def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
+        train, validation, test = (self.data(side) for side in training.fold.sides().values())
+        records = fit(
+            Trainee(model, training.system.objective()),
+            train,
+            validation,
+            self.settings,
+            self.accelerator,
+            training,
+            self.progress,
+        )
+        found = predict(model, test, self.settings, self.accelerator)
+        if keep and self.accelerator.is_main_process:
+            write_tensors(training.weights, model.learned_state())
+        self.finish(training, records, found)
 
-    # Stage 1: fine-tune the backbone with attentive pooling and cross-entropy alone
-    torch.manual_seed(seed)
-    backbone = copy.deepcopy(pretrained)
-    model = EmotionModel(backbone, AttentivePooling(backbone.dim), len(classes))
-    yield trained(STAGE_1, model, AlignmentObjective(eal_weight=0.0, fual_weight=0.0), settings.stage1)
+    def data(self, utterances: Sequence[Utterance]) -> UtteranceFeatures:
+        return UtteranceFeatures(utterances, self.features, self.classes)
 
-    # Stage 2: from stage 1's backbone, with a new CLS pooling and classifier, and all three losses
-    torch.manual_seed(seed + 1)
-    pooling = CLSSelfAttentionPooling(backbone.dim, settings.num_heads, settings.depth)
-    model = EmotionModel(backbone, pooling, len(classes))
-    objective = AlignmentObjective(
-        margin=settings.margin, eal_weight=settings.eal_weight, fual_weight=settings.fual_weight
-    )
-    yield trained(STAGE_2, model, objective, settings.stage2)
+    def finish(self, training: Training, records: list[dict], found: Predictions) -> None:
+        """Write what the training found, its result last, since that says that it is finished."""
+        if self.accelerator.is_main_process:
+            training.folder.mkdir(parents=True, exist_ok=True)
+            labels = [self.classes.index(u.label) for u in training.fold.test]
+            write_tensors(training.outputs, found.tensors())
+            result = {
+                "seed": training.seed,
+                "fold": training.fold.number,
+                "system": training.system.name,
+                **asdict(score(labels, found.classes, len(self.classes))),
+                "best_epoch": best_epoch(records) if records else None,
+                "diagnostics": found.watch,
+                "epochs": records,
+            }
+            write_text(training.result, json.dumps(result, indent=1) + "\n")
+            training.checkpoint.unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from recipe.audio import SAMPLE_RATE, AudioError, check_audio, read_waveform, usable_audio
+from recipe.audio import SAMPLE_RATE, AudioError, check_audio, file_content, read_waveform, usable_audio, waveform
 from recipe.corpora import Corpus, Utterance
 from recipe.errors import RecipeError
 
@@ -217,6 +217,23 @@ def test_usable_audio_gives_waveforms_and_counts_the_rest(corpus):
     [skipped] = corpus.skipped
     assert skipped.path.name == "1.wav"
     assert skipped.reason == "is digitally silent; copy or unpack it again"
+
+
+def test_usable_audio_gives_whatever_is_read(corpus):
+    """A reader of its own, that reads from the content, meets the same defects."""
+
+    def read(path):
+        return len(waveform(path, file_content(path)))
+
+    given = [(utterance.id, samples) for utterance, samples in usable_audio(corpus, read, progress=False)]
+    assert given == [("0", SAMPLE_RATE), ("2", SAMPLE_RATE), ("3", SAMPLE_RATE)]
+    assert [skipped.path.name for skipped in corpus.skipped] == ["1.wav"]
+
+
+def test_a_waveform_is_of_the_content_and_not_of_what_the_file_has_become(wav):
+    content, whole = file_content(wav), read_waveform(wav)
+    wav.unlink()
+    torch.testing.assert_close(waveform(wav, content), whole, rtol=0, atol=0)
 
 
 def test_check_audio_shows_its_progress(corpus, capsys):

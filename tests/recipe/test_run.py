@@ -1,4 +1,4 @@
-"""The whole recipe, through the scripts' own command line, with the `tiny` backbone on a handful of clips."""
+"""The whole recipe, through the scripts' own command lines, with the `tiny` backbone on a handful of clips."""
 
 import csv
 import json
@@ -12,114 +12,140 @@ import cross_dataset
 import iemocap_two_stage
 import numpy as np
 import pytest
-import soundfile
+import yaml
 
 from recipe.errors import RecipeError
 from recipe.scores import score
-from trees import write_iemocap
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CATEGORIES = ("ang", "hap", "exc", "neu", "sad", "xxx")
-SYSTEMS = ("stage 1: attentive pooling, CE", "stage 2: CLS pooling, CE + EAL + FUAL")
-
-
-@pytest.fixture
-def iemocap(tmp_path):
-    """Two turns a class for each of the ten speakers, as tones that tell the classes apart."""
-    root = tmp_path / "IEMOCAP_full_release"
-    labels = {
-        f"Ses0{session}{prefix}_impro01_{sex}{2 * index + repeat:03d}": category
-        for session in range(1, 6)
-        for prefix, sex in (("F", "F"), ("F", "M"))
-        for index, category in enumerate(CATEGORIES)
-        for repeat in range(2)
-    }
-    write_iemocap(root, labels)
-    dice = np.random.default_rng(0)
-    for path in sorted(root.glob("*/sentences/wav/*/*.wav")):
-        category = labels[path.stem]
-        samples = int(dice.integers(4_000, 9_000))
-        pitch = 150 * (2 + CATEGORIES.index(category))
-        tone = np.sin(2 * np.pi * pitch * np.arange(samples) / 16_000)
-        soundfile.write(path, 0.1 * tone + 0.01 * dice.standard_normal(samples), 16_000)
-    return root
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """Call a script's main as its command line would; the text that it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(main, *arguments):
-        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
-        main()
-        return capsys.readouterr().out
-
-    return call
+SYSTEMS = ["stage 1", "CLS pooling", "CLS + EAL + FUAL"]
+FAST = ("--backbone", "tiny", "--stage1.epochs", 1, "--stage2.epochs", 1, "--systems", "cls-pooling", "cls-eal-fual")
 
 
 def test_every_output_of_the_two_stages(iemocap, tmp_path, run):
     output = tmp_path / "run"
     bad = next(iemocap.glob("Session3/sentences/wav/*/*_F000.wav"))
     bad.write_bytes(bad.read_bytes()[:1000])  # truncated
-    arguments = ("--data", iemocap, "--backbone", "tiny", "--epochs", 2, 1)
-    printed = run(iemocap_two_stage.main, *arguments, "--output", output)
+    arguments = ("--data", iemocap, *FAST, "--stage1.epochs", 2, "--output", output, "--seeds", 0, 1)
+    printed = run(iemocap_two_stage.main, *arguments)
     assert "stand-in" not in printed
     assert f"skipped: {bad}: is truncated" in printed
-    assert "mean ± standard deviation over folds, 10 of 10 trainings" in printed
+    assert "seed 1, fold 5, 10 test utterances:" in printed
+    assert "mean ± standard deviation over folds and seeds, 30 of 30 trainings" in printed
 
     results = json.loads((output / "results.json").read_text())
-    assert results["finished"] == results["planned"] == 10
+    assert results["finished"] == results["planned"] == 30
     assert results["utterances"] == 99
     assert [s["file"] for s in results["skipped"]] == [str(bad)]
     assert results["classes"] == ["angry", "happy", "neutral", "sad"]
-    assert [(f["fold"], f["system"]) for f in results["folds"]] == [(n, s) for n in range(1, 6) for s in SYSTEMS]
+    expected = [(seed, fold, system) for seed in (0, 1) for fold in range(1, 6) for system in SYSTEMS]
+    assert [(t["seed"], t["fold"], t["system"]) for t in results["trainings"]] == expected
     with (output / "predictions.csv").open() as file:
         predictions = list(csv.DictReader(file))
     folds = json.loads((output / "folds.json").read_text())
-    for fold in results["folds"]:
-        assert len(fold["epochs"]) == (2 if fold["system"] == SYSTEMS[0] else 1)
-        assert fold["best_epoch"] <= len(fold["epochs"])
-        terms = {name: fold["epochs"][-1][name] for name in ("loss", "cross_entropy", "eal", "fual")}
-        if fold["system"] == SYSTEMS[0]:
-            assert terms["eal"] == terms["fual"] == 0
-        else:
+    for training in results["trainings"]:
+        stage1, proposed = (training["system"] == name for name in (SYSTEMS[0], SYSTEMS[2]))
+        assert len(training["epochs"]) == (2 if stage1 else 1)
+        assert training["best_epoch"] <= len(training["epochs"])
+        terms = {name: training["epochs"][-1][name] for name in ("loss", "cross_entropy", "eal", "fual")}
+        if proposed:
             assert terms["eal"] > 0
-            expected = terms["cross_entropy"] + 0.05 * terms["eal"] + 0.05 * terms["fual"]
-            assert terms["loss"] == pytest.approx(expected, rel=1e-5)
+            total = terms["cross_entropy"] + 0.05 * terms["eal"] + 0.05 * terms["fual"]
+            assert terms["loss"] == pytest.approx(total, rel=1e-5)
+        else:
+            assert terms["eal"] == terms["fual"] == 0
         # The scores are those of the predictions, and the predictions those of the fold's test utterances
-        rows = [r for r in predictions if int(r["fold"]) == fold["fold"] and r["system"] == fold["system"]]
-        assert [r["utterance"] for r in rows] == folds[fold["fold"] - 1]["test"]["utterances"]
-        assert {r["speaker"] for r in rows} == {f"Ses0{fold['fold']}F"}
+        own = [
+            r
+            for r in predictions
+            if (int(r["seed"]), int(r["fold"]), r["system"]) == (training["seed"], training["fold"], training["system"])
+        ]
+        assert [r["utterance"] for r in own] == folds[training["fold"] - 1]["test"]["utterances"]
+        assert {r["speaker"] for r in own} == {f"Ses0{training['fold']}F"}
         codes = {name: index for index, name in enumerate(results["classes"])}
-        scores = score([codes[r["label"]] for r in rows], [codes[r["prediction"]] for r in rows], 4)
-        assert scores.ua == pytest.approx(fold["ua"])
-        assert scores.wa == pytest.approx(fold["wa"])
-        assert scores.confusion == fold["confusion"]
-        for row in rows:
+        scores = score([codes[r["label"]] for r in own], [codes[r["prediction"]] for r in own], 4)
+        assert scores.ua == pytest.approx(training["ua"])
+        assert scores.wa == pytest.approx(training["wa"])
+        assert scores.confusion == training["confusion"]
+        for row in own:
             probabilities = {name: float(row[f"p_{name}"]) for name in results["classes"]}
             assert max(probabilities, key=probabilities.get) == row["prediction"]
             assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
     for system, summary in results["summary"].items():
-        uas = [f["ua"] for f in results["folds"] if f["system"] == system]
+        uas = [t["ua"] for t in results["trainings"] if t["system"] == system]
         assert summary["ua_mean"] == pytest.approx(np.mean(uas))
-        assert np.sum(summary["pooled"]["confusion"]) == 49  # 50 test utterances less the truncated one
+        assert np.sum(summary["pooled"]["confusion"]) == 2 * 49  # 50 test utterances less the truncated one
+        assert summary["ua_interval"][0] <= summary["pooled"]["ua"] <= summary["ua_interval"][1]
+    (comparison,) = results["comparisons"]
+    by_name = {name: [t["ua"] for t in results["trainings"] if t["system"] == name] for name in SYSTEMS}
+    assert comparison["difference"] == pytest.approx(np.mean(by_name[SYSTEMS[2]]) - np.mean(by_name[SYSTEMS[1]]))
+    assert comparison["trainings"] == 10
 
     versions = json.loads((output / "run.json").read_text())["versions"]
     assert {"framealign", "torch", "transformers"} <= set(versions)
     report = (output / "report.md").read_text()
     assert "1 file was skipped" in report
     assert "is truncated" in report
-    for figure in ("confusion_matrix.png", "tsne.png", "timeline.png"):
-        assert (output / figure).read_bytes().startswith(b"\x89PNG")
-        assert f"]({figure})" in report
+    assert "10.3390/fi17110509" in report  # the published numbers, with their sources
+    for figure in ("scores", "confusion_matrix", "training_curves", "tsne", "timeline"):
+        assert (output / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"]({figure}.png)" in report
+    assert list(output.glob("trainings/*/stage-1/events.*"))  # TensorBoard's
+    leftovers = [path for path in output.rglob("*") if "partial" in path.name or path.name.startswith("checkpoint")]
+    assert leftovers == []
 
 
-def test_the_same_seed_gives_the_same_results(iemocap, tmp_path, run):
-    arguments = ("--data", iemocap, "--backbone", "tiny", "--epochs", 1, 1, "--folds", 2)
-    for output in (tmp_path / "first", tmp_path / "second"):
-        run(iemocap_two_stage.main, *arguments, "--output", output)
-    assert (tmp_path / "first" / "results.json").read_text() == (tmp_path / "second" / "results.json").read_text()
+def test_a_finished_run_is_only_reported_again(iemocap, tmp_path, run):
+    arguments = ("--data", iemocap, *FAST, "--folds", 2)
+    run(iemocap_two_stage.main, *arguments)
+    output = tmp_path / "runs" / "iemocap-tiny"  # the default, by corpus and backbone
+    before = {path: path.stat().st_mtime_ns for path in output.glob("trainings/**/*") if path.is_file()}
+    results = (output / "results.json").read_bytes()
+    printed = run(iemocap_two_stage.main, *arguments)
+    assert "3 of 3 trainings are finished" in printed
+    assert {path: path.stat().st_mtime_ns for path in output.glob("trainings/**/*") if path.is_file()} == before
+    assert (output / "results.json").read_bytes() == results
+
+
+def test_more_seeds_and_systems_go_on_from_what_there_is(iemocap, tmp_path, run):
+    """Whichever way a run came to have its trainings, they are the same."""
+    arguments = ("--data", iemocap, *FAST[:-3], "--folds", 2, "--output")
+    run(iemocap_two_stage.main, *arguments, "grown", "--systems", "cls-pooling")
+    weights = tmp_path / "grown" / "trainings" / "seed-0-fold-2" / "stage-1" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    run(iemocap_two_stage.main, *arguments, "grown", "--systems", "cls-pooling", "cls-fual", "--seeds", 0, 3)
+    assert weights.stat().st_mtime_ns == before
+    run(iemocap_two_stage.main, *arguments, "whole", "--systems", "cls-fual", "cls-pooling", "--seeds", 0, 3)
+    grown, whole = ((tmp_path / name / "results.json").read_bytes() for name in ("grown", "whole"))
+    assert grown == whole
+    assert json.loads(whole)["finished"] == 6
+
+
+def test_a_run_can_be_repeated_from_its_own_folder(iemocap, tmp_path, run):
+    output = tmp_path / "first"
+    arguments = ("--data", iemocap.relative_to(tmp_path), *FAST, "--folds", 2, "--margin", 0.6, "--output", "first")
+    run(iemocap_two_stage.main, *arguments)
+    config = yaml.safe_load((output / "config.yaml").read_text())
+    assert config["margin"] == 0.6
+    assert config["stage1"]["epochs"] == 1
+    run(iemocap_two_stage.main, "--config", output / "config.yaml", "--output", "second")
+    assert (output / "results.json").read_bytes() == (tmp_path / "second" / "results.json").read_bytes()
+
+
+def test_all_systems(iemocap, tmp_path, run):
+    output = tmp_path / "run"
+    arguments = ("--data", iemocap, "--backbone", "tiny", "--stage1.epochs", 1, "--stage2.epochs", 1, "--folds", 1)
+    run(iemocap_two_stage.main, *arguments, "--systems", "all", "--output", output)
+    results = json.loads((output / "results.json").read_text())
+    assert results["finished"] == 13
+    statistics = next(t for t in results["trainings"] if t["system"] == "statistics pooling")
+    assert "frame_agreement" not in statistics["diagnostics"]  # its classifier is too wide for frames
+    classical = next(t for t in results["trainings"] if t["system"] == "MFCC statistics, SVM")
+    assert classical["epochs"] == []
+    assert classical["ua"] == 1.0  # tones are no difficulty for it
+    separated = next(t for t in results["trainings"] if t["system"].endswith("+ separation"))
+    proposed = next(t for t in results["trainings"] if t["system"] == "CLS + EAL + FUAL")
+    assert separated["epochs"][0]["eal"] > proposed["epochs"][0]["eal"]
 
 
 def test_dry_run_trains_nothing(iemocap, tmp_path, run):
@@ -131,19 +157,49 @@ def test_dry_run_trains_nothing(iemocap, tmp_path, run):
     assert len(json.loads((output / "folds.json").read_text())) == 5
 
 
-def test_other_corpora(tmp_path, data_root, run):
+def ravdess_excerpt(data_root, root):
     """RAVDESS in its own layout: an actor of three of the six groups, with real speech."""
     source = data_root / "ravdess" / "Audio_Speech_Actors_01-24_16k_flac"
-    root = tmp_path / "Audio_Speech_Actors_01-24"
     for actor in ("01", "04", "08"):
         (root / f"Actor_{actor}").mkdir(parents=True)
         for path in sorted((source / f"Actor_{actor}").glob("03-01-*-01-01-01-*.flac")):
             (root / f"Actor_{actor}" / path.name).symlink_to(path)
-    arguments = ("--corpus", "ravdess", "--data", root, "--backbone", "tiny", "--epochs", 1, 1)
-    run(cross_dataset.main, *arguments, "--output", tmp_path / "run")
+    return root
+
+
+def test_other_corpora(tmp_path, data_root, run):
+    root = ravdess_excerpt(data_root, tmp_path / "Audio_Speech_Actors_01-24")
+    run(cross_dataset.main, "--corpus", "ravdess", "--data", root, *FAST, "--output", tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert len(results["folds"]) == 6
+    assert len(results["trainings"]) == 9
     assert len(results["classes"]) == 8
+
+
+def test_training_on_one_corpus_and_testing_on_another(iemocap, tmp_path, data_root, run):
+    root = ravdess_excerpt(data_root, tmp_path / "Audio_Speech_Actors_01-24")
+    target = ("--corpus", "ravdess", "--data", root, "--classes", "four")
+    source = ("--train-corpus", "iemocap", "--train-data", iemocap)
+    run(cross_dataset.main, *target, *source, *FAST)
+    output = tmp_path / "runs" / "iemocap-ravdess-four-tiny"
+    (fold,) = json.loads((output / "folds.json").read_text())
+    assert len(fold["test"]["utterances"]) == 12  # every one of the four classes
+    assert all(name.startswith("RAVDESS/") for name in fold["test"]["utterances"])
+    assert fold["validation"]["speakers"] == ["IEMOCAP/Ses05F", "IEMOCAP/Ses05M"]
+    assert json.loads((output / "results.json").read_text())["corpus"] == "IEMOCAP to RAVDESS"
+
+
+def test_a_corpus_by_manifest(iemocap, tmp_path, run):
+    names = {"ang": "cross", "sad": "low"}
+    rows = ["path,label,speaker"]
+    for path in sorted(iemocap.glob("*/sentences/wav/*/*.wav")):
+        if int(path.stem[-3:]) in (0, 1, 8, 9):
+            category = "ang" if int(path.stem[-3:]) < 2 else "sad"
+            rows.append(f"{path.relative_to(tmp_path)},{names[category]},{path.stem[:5]}{path.stem[-4]}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    run(cross_dataset.main, "--corpus", "manifest", "--data", "mine.csv", *FAST, "--folds", 1, 2)
+    results = json.loads((tmp_path / "runs" / "mine-tiny" / "results.json").read_text())
+    assert results["classes"] == ["cross", "low"]
+    assert results["finished"] == 6
 
 
 def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(run):
@@ -156,8 +212,16 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
     [
         (["--data", "nowhere"], "nowhere"),
         (["--data", "IEMOCAP_full_release", "--folds", "7"], "--folds 7: there are folds 1, 2, 3, 4, 5"),
-        (["--data", "IEMOCAP_full_release", "--output", "done"], "done: holds the results of an earlier run"),
-        (["--data", "IEMOCAP_full_release", "--epochs", "0", "1"], "--epochs 0 1: each stage needs at least 1"),
+        (["--data", "IEMOCAP_full_release", "--output", "done"], "done: holds the results of another program"),
+        (["--stage1.epochs", "0"], r"--stage1.epochs 0: must be at least 1"),
+        (["--stage1.epochs", "many"], 'Parser key "stage1.epochs"'),
+        (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
+        (["--margin", "1.5"], "--margin 1.5: a margin between cosines lies between -1 and 1"),
+        (["--seeds", "1", "1"], "--seeds: 1 is given twice"),
+        (["--systems", "best"], "--systems best: there are paper, all, attentive-pooling"),
+        (["--data", "IEMOCAP_full_release", "--frame_budget", "10"], "frame_budget 10: .* alone has"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--colour", "red"], "--colour"),
     ],
 )
 def test_bad_arguments(iemocap, tmp_path, run, arguments, message):
@@ -167,7 +231,24 @@ def test_bad_arguments(iemocap, tmp_path, run, arguments, message):
         run(iemocap_two_stage.main, "--backbone", "tiny", *arguments)
     assert "\n" not in str(error.value)
     assert (tmp_path / "done" / "results.json").read_text() == "{}"
-    assert not (tmp_path / "runs").exists()  # no empty folder is left behind
+    assert not list(tmp_path.glob("runs/iemocap*"))  # no empty folder is left behind
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--margin", "0.4"], "settings.margin 0.8 and not 0.4"),
+        (["--stage2.epochs", "2"], "settings.stage2.epochs 1 and not 2"),
+        ([], "other audio, labels or speakers"),
+    ],
+)
+def test_a_folder_holds_one_setup(iemocap, run, change, message):
+    arguments = ("--data", iemocap, *FAST, "--folds", 2)
+    run(iemocap_two_stage.main, *arguments)
+    if not change:  # a file that was damaged since
+        next(iemocap.glob("Session1/sentences/wav/*/*_F000.wav")).unlink()
+    with pytest.raises(RecipeError, match=message):
+        run(iemocap_two_stage.main, *arguments, *change)
 
 
 def test_an_error_ends_a_script_in_one_line(tmp_path):
@@ -178,12 +259,12 @@ def test_an_error_ends_a_script_in_one_line(tmp_path):
     assert len(found.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_leaves_what_it_had_finished(iemocap, tmp_path, ending):
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_reports_what_it_had_finished(iemocap, tmp_path, ending):
     output = tmp_path / "run"
     script = [sys.executable, EXAMPLES / "iemocap_two_stage.py", "--data", iemocap, "--output", output]
     process = subprocess.Popen(
-        [*script, "--backbone", "tiny", "--epochs", "2", "2000"],
+        [*script, *map(str, FAST), "--stage2.epochs", "2000"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -192,18 +273,17 @@ def test_an_interrupted_run_leaves_what_it_had_finished(iemocap, tmp_path, endin
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
-    while not (output / "run.json").exists() and time.monotonic() < deadline:
+    while not list(output.glob("trainings/*/cls-pooling/checkpoint*")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.send_signal(ending)
     stdout, stderr = process.communicate(timeout=60)
 
     results = json.loads((output / "results.json").read_text())
-    assert [(f["fold"], f["system"]) for f in results["folds"]] == [(1, SYSTEMS[0])]
+    assert [(t["fold"], t["system"]) for t in results["trainings"]] == [(1, "stage 1")]
     assert len((output / "predictions.csv").read_text().splitlines()) == 1 + 10
     assert "Traceback" not in stderr
-    if ending != signal.SIGKILL:
-        assert process.returncode == 130
-        assert stderr.splitlines()[-1] == "interrupted"
-        assert "1 of 10 trainings" in stdout
-        assert "**Incomplete.** The run ended after 1 of 10 trainings" in (output / "report.md").read_text()
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "interrupted"
+    assert "1 of 15 trainings" in stdout
+    assert "**Incomplete.** The run ended after 1 of 15 trainings" in (output / "report.md").read_text()

@@ -25,6 +25,15 @@ class Backbone(nn.Module, ABC):
         """The frozen front end: (samples,) at 16 kHz to (steps, width)."""
 
     @abstractmethod
+    def front_end(self) -> dict[str, Tensor]:
+        """All that is learned in the frozen front end, by name; features depend on nothing else of the weights."""
+
+    @property
+    def preprocessing(self) -> str:
+        """What features depend on beside `front_end` and the code, in words."""
+        return ""
+
+    @abstractmethod
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Padded features (batch, steps, width) and their mask to frames (batch, time, dim) and theirs."""
 

@@ -49,6 +49,9 @@ class DVectorBackbone(Backbone):
         states, _ = self.frozen(self.mel_spectrum(waveform))
         return states
 
+    def front_end(self) -> dict[str, Tensor]:
+        return self.frozen.state_dict()
+
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         states, _ = self.tuned(features)  # reads forward only, so padding behind an utterance cannot reach it
         return self.norm(states[:, 1::2]), mask[:, 1::2]

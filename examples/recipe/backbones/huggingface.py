@@ -22,6 +22,8 @@ class HuggingFaceBackbone(Backbone):
         self.model, self.normalise = model, normalise
         self.dim = model.config.hidden_size
         self.model.feature_extractor.requires_grad_(False)
+        if hasattr(self.model, "masked_spec_embed"):  # of SpecAugment, which is off: it would wait for a gradient
+            self.model.masked_spec_embed.requires_grad_(False)
 
     @torch.no_grad()
     def features(self, waveform: Tensor) -> Tensor:
@@ -30,6 +32,17 @@ class HuggingFaceBackbone(Backbone):
         self.model.feature_extractor.eval()
         features: Tensor = self.model.feature_extractor(waveform[None])
         return features[0].T
+
+    def front_end(self) -> dict[str, Tensor]:
+        return self.model.feature_extractor.state_dict()
+
+    @property
+    def preprocessing(self) -> str:
+        config = self.model.config
+        layers = (
+            f"{config.feat_extract_norm} {config.feat_extract_activation} {config.conv_kernel} {config.conv_stride}"
+        )
+        return f"normalise {self.normalise}, {layers}"
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.model.feature_projection(features)
@@ -85,7 +98,9 @@ def tiny() -> HuggingFaceBackbone:
         layerdrop=0.0,
         apply_spec_augment=False,
     )
-    return HuggingFaceBackbone(Wav2Vec2Model(config), normalise=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same weights in every run, as a download would have
+        return HuggingFaceBackbone(Wav2Vec2Model(config), normalise=True)
 
 
 def _first_line(error: Exception) -> str:

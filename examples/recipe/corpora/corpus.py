@@ -11,6 +11,9 @@ class Utterance:
     label: str  # one of the corpus's classes
     speaker: str
     session: str = ""  # of the recording, where the corpus has sessions
+    fold: str = ""  # in which it is test, where the corpus says so
+    split: str = ""  # train, validation or test, where the corpus says so
+    gender: str = ""  # of the speaker, where speakers are dealt into groups by it
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""The ablations of the paper's Tables 4 and 5, and their report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from recipe.figures import draw_heat_map, draw_sweep
+from recipe.files import write_text
+from recipe.report import LEVEL, caveats, data, markdown, percent, settings_text, spread
+from recipe.results import Results, deviation
+from recipe.run import Experiment
+from recipe.systems import CLS, STAGE_1, System, eal_system, fual_system
+
+
+@dataclass(frozen=True)
+class Grid:
+    """EAL's margins and weights, and the system of each pair."""
+
+    margins: Sequence[float]
+    weights: Sequence[float]
+    systems: dict[tuple[float, float], System]
+
+    def best(self, results: Results) -> tuple[float, float]:
+        """The pair with the highest UA on validation, mean over trainings: test has no say. The first of equals."""
+        return max(self.systems, key=lambda pair: validation_ua(results, self.systems[pair]))
+
+
+def train_ablations(experiment: Experiment) -> None:
+    options, settings = experiment.options, experiment.options.settings
+    pairs = product(options.margins, options.eal_weights)
+    grid = Grid(options.margins, options.eal_weights, {pair: eal_system(*pair, settings) for pair in pairs})
+    systems = [STAGE_1, System(CLS), *grid.systems.values()]
+    found = experiment.train(systems, lambda results: write_report(results, grid, {}), name="ablation")
+    margin, weight = grid.best(found)
+    sweep = {fual: fual_system(margin, weight, fual, settings) for fual in options.fual_weights}
+    known = {system.name for system in systems}
+    systems += [system for system in sweep.values() if system.name not in known]
+    experiment.train(systems, lambda results: write_report(results, grid, sweep), name="ablation")
+
+
+def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> str:
+    """Write `ablation.md` and its figures; its tables in words, for the terminal."""
+    name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
+    means, deviations = grid_scores(results, grid)
+    draw_heat_map(
+        results.output / "ablation_eal.png",
+        grid.margins,
+        grid.weights,
+        means,
+        deviations,
+        "margin",
+        "EAL weight",
+        f"{name}\nUA of CLS + EAL",
+    )
+    finished = {system.name for system in results.systems if results.of(system)}
+    swept = {weight: system for weight, system in sweep.items() if system.name in finished}
+    parts = [
+        f"# Ablations on {results.corpus.name}",
+        *caveats(results),
+        "Every system starts from the same stage 1 of its fold and seed as those of the main experiment in this "
+        "folder. UA and WA are on test speakers, mean ± standard deviation over folds and seeds.",
+        "## Table 4: EAL's margin and weight",
+        "CLS pooling with cross-entropy and EAL, without FUAL. (The paper's text does not say whether FUAL was on.)",
+        grid_table(results, grid),
+        "![UA by margin and weight](ablation_eal.png)",
+        baseline_line(results),
+    ]
+    if swept:
+        margin, weight = grid.best(results)
+        scores = [[r.scores.ua for r in results.of(system)] for system in swept.values()]
+        draw_sweep(
+            results.output / "ablation_fual.png",
+            list(swept),
+            [float(np.mean(uas)) for uas in scores],
+            [deviation(uas) for uas in scores],
+            "FUAL weight",
+            f"{name}\nUA of CLS + EAL (margin {margin:g}, weight {weight:g}) + FUAL",
+        )
+        parts += [
+            "## Table 5: FUAL's weight",
+            f"At EAL's margin {margin:g} and weight {weight:g}: the best of Table 4 by UA on *validation*. Test had no "
+            "say in it.",
+            sweep_table(results, swept),
+            "![UA by FUAL weight](ablation_fual.png)",
+        ]
+    parts += [significance(results), "## Data", data(results), "## Settings", settings_text(results)]
+    write_text(results.output / "ablation.md", "\n\n".join(parts) + "\n")
+    lines = [f"  {system.name:<44} UA {spread([r.scores.ua for r in results.of(system)])}" for system in results.systems
+             if results.of(system)]  # fmt: skip
+    return "\n".join(["", *lines, f"report: {results.output / 'ablation.md'}"])
+
+
+def validation_ua(results: Results, system: System) -> float:
+    """Of the epochs that were kept; a system without a training is the last to be chosen."""
+    found = [max(record["validation_ua"] for record in result.epochs) for result in results.of(system)]
+    return float(np.mean(found)) if found else -1.0
+
+
+def grid_scores(results: Results, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """UA and its standard deviation, (margins, weights); nan where nothing is finished."""
+    means = np.full((len(grid.margins), len(grid.weights)), np.nan)
+    deviations = means.copy()
+    for (row, margin), (column, weight) in product(enumerate(grid.margins), enumerate(grid.weights)):
+        if uas := [result.scores.ua for result in results.of(grid.systems[margin, weight])]:
+            means[row, column] = np.mean(uas)
+            deviations[row, column] = np.nan if deviation(uas) is None else deviation(uas)
+    return means, deviations
+
+
+def grid_table(results: Results, grid: Grid) -> str:
+    return markdown(
+        ["margin", "EAL weight", *SCORES],
+        [
+            [f"{margin:g}", f"{weight:g}", *score_cells(results, system)]
+            for (margin, weight), system in grid.systems.items()
+            if results.of(system)
+        ],
+    )
+
+
+def sweep_table(results: Results, sweep: dict[float, System]) -> str:
+    return markdown(
+        ["FUAL weight", *SCORES],
+        [[f"{weight:g}", *score_cells(results, system)] for weight, system in sweep.items()],
+    )
+
+
+def score_cells(results: Results, system: System) -> list[str]:
+    found = results.of(system)
+    watch = [result.diagnostics for result in found]
+    return [
+        spread([r.scores.ua for r in found]),
+        spread([r.scores.wa for r in found]),
+        percent(validation_ua(results, system)),
+        f"{np.mean([w['anchor_cosine'] for w in watch]):.3f}",
+        f"{np.mean([w['frame_variance'] for w in watch]):.3f}",
+        percent(float(np.mean([w["frame_agreement"] for w in watch]))),
+    ]
+
+
+SCORES = ["UA", "WA", "UA on validation", "cosine to the CLS", "frame variance", "frames that agree"]
+
+
+def baseline_line(results: Results) -> str:
+    found = [r for system in results.systems if system.name == CLS for r in results.of(system)]
+    if not found:
+        return ""
+    return f"CLS pooling with cross-entropy alone: UA {spread([r.scores.ua for r in found])}."
+
+
+def significance(results: Results) -> str:
+    compared = [c for c in results.comparisons if c.adjusted_p < LEVEL]
+    listed = ", ".join(f"{c.system.name} ({100 * c.difference:+.1f} points)" for c in compared)
+    return f"Paired test over trainings, Holm for {len(results.comparisons)} comparisons: " + (
+        f"these differ significantly from CLS pooling: {listed}."
+        if compared
+        else "none differs significantly from CLS pooling."
+    )

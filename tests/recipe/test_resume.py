@@ -1,0 +1,79 @@
+"""Killed at any moment, the same command goes on, and ends as if nothing had been."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import iemocap_two_stage
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# Runs the script until the given number of files have been written, then dies as by kill -9: with the last of them
+# half written under its temporary name, and not renamed
+KILLED = """
+import os, runpy, signal, sys
+
+count, script = int(sys.argv[1]), sys.argv[2]
+fsync = os.fsync
+
+def dying_fsync(file):
+    global count
+    count -= 1
+    if count == 0:
+        os.truncate(file, os.fstat(file).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(file)
+
+os.fsync = lambda file: dying_fsync(file if isinstance(file, int) else file.fileno())
+sys.argv = sys.argv[2:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def command(iemocap, output):
+    options = ["--backbone", "tiny", "--stage1.epochs", "2", "--stage2.epochs", "2", "--systems", "cls-eal-fual"]
+    return [
+        *(str(EXAMPLES / "iemocap_two_stage.py"), "--data", str(iemocap), "--output", str(output), "--folds", "1"),
+        *(*options, "--cache", str(output.parent / f"cache-{output.name}")),
+    ]
+
+
+def start(*arguments, cwd):
+    environment = {"PYTHONPATH": str(EXAMPLES), "OMP_NUM_THREADS": "1", "PATH": ""}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_killed_again_and_again(iemocap, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(*command(iemocap, whole), cwd=tmp_path).returncode == 0
+    for written in (1, 3, 2, 2, 3, 4):  # in the cache, setup, at checkpoints of both stages, at results
+        found = start("-c", KILLED, str(written), *command(iemocap, killed), cwd=tmp_path)
+        assert found.returncode == -9, found.stderr
+        assert list(tmp_path.rglob("*.partial"))
+    found = start(*command(iemocap, killed), cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    for file in ("results.json", "predictions.csv", "folds.json"):
+        assert (killed / file).read_bytes() == (whole / file).read_bytes()
+    assert json.loads((killed / "results.json").read_text())["finished"] == 2
+
+
+def test_a_damaged_checkpoint_costs_its_training_only(iemocap, tmp_path, run):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    # features and a note beside them, setup, configuration, the first epoch of stage 1; the second is cut
+    assert start("-c", KILLED, "6", *command(iemocap, killed), cwd=tmp_path).returncode == -9
+    (checkpoint,) = killed.glob("trainings/*/stage-1/checkpoint.safetensors")
+    run(iemocap_two_stage.main, *command(iemocap, whole)[1:])
+    content = checkpoint.read_bytes()
+    for damaged in (content[:-1], b"\0" * 100, b"cos\nsystem\n(S'touch evil'\ntR."):
+        output = tmp_path / "run"
+        shutil.copytree(killed, output)
+        (output / checkpoint.relative_to(killed)).write_bytes(damaged)
+        printed = run(iemocap_two_stage.main, *command(iemocap, output)[1:])
+        assert "not a whole checkpoint" in printed
+        assert (output / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+        shutil.rmtree(output)
+    assert not (tmp_path / "evil").exists()
