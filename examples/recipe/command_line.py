@@ -98,6 +98,8 @@ def parse(parser: ArgumentParser) -> Options:
         raise RecipeError("--train-corpus and --train-data belong together; give both, or neither.")
     if repeated := [seed for seed in found["seeds"] if found["seeds"].count(seed) > 1]:
         raise RecipeError(f"--seeds: {repeated[0]} is given twice; a seed counts once.")
+    if negative := [seed for seed in found["seeds"] if seed < 0]:
+        raise RecipeError(f"--seeds {negative[0]}: must be at least 0.")
     stages = {stage: Stage(**found[stage]) for stage in ("stage1", "stage2")}
     settings = check(Settings(**{**{field.name: found[field.name] for field in fields(Settings)}, **stages}))
     given = {field.name: found[field.name] for field in fields(Options) if field.name in found}

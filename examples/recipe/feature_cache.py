@@ -6,7 +6,8 @@ The folder's name is a fingerprint of all else that features depend on: the fron
 libraries that compute them. So a changed file, model or program never finds what an earlier one left.
 
 A file's name is the hash of what it holds, since safetensors notice a cut but no flipped bit. Checking it when the file
-is opened takes less than a second per gigabyte; IEMOCAP has 1.3.
+is opened takes less than a second per gigabyte; IEMOCAP has 1.3. Files may be removed while others have them mapped,
+and are never written to again: a map of a file that somebody cuts where it is ends the process that reads it.
 """
 
 import contextlib

@@ -208,12 +208,15 @@ class Results:
             )
         ]
 
+    def file(self, name: str) -> Path:
+        """A file in the output folder; experiments beside the main one have their name in front."""
+        return self.output / (name if self.name == "results" else f"{self.name}-{name}")
+
     def write(self) -> None:
         self.read()
-        predictions = "predictions.csv" if self.name == "results" else f"{self.name}-predictions.csv"
         write_text(self.output / f"{self.name}.json", json.dumps(self.record(), indent=1) + "\n")
-        write_text(self.output / predictions, table(self.prediction_rows()))
-        write_text(self.output / "run.json", json.dumps(self.run_record(), indent=1) + "\n")
+        write_text(self.file("predictions.csv"), table(self.prediction_rows()))
+        write_text(self.file("run.json"), json.dumps(self.run_record(), indent=1) + "\n")
 
     def record(self) -> dict:
         corpus = self.corpus

@@ -68,7 +68,6 @@ class Experiment:
         self.announce(overview(self.corpus, self.folds))
         if self.main:
             claim(options.output, self.setup(weights, content))
-            options.write(options.output / "config.yaml")
             write_folds(options.output / "folds.json", self.folds, self.corpus.classes)
         self.accelerator.wait_for_everyone()
 
@@ -122,6 +121,8 @@ class Experiment:
         results = Results(
             self.corpus, options.output, options.backbone, settings, plan, name, self.precision, options.data is None
         )
+        if self.main:
+            options.write(results.file("config.yaml"))
         try:
             done = sum(steps[training] for training in finished)
             with Progress(sum(steps.values()), done, disable=not self.main) as progress:

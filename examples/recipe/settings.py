@@ -40,11 +40,11 @@ _FINE_TUNING = Settings(
     stage1=Stage(epochs=15, backbone_rate=2e-5, attention_rate=1e-4, head_rate=1e-3),
     stage2=Stage(epochs=10, backbone_rate=1e-5, attention_rate=1e-4, head_rate=1e-3),
 )
-# A new linear layer must catch up with a pretrained encoder in a few epochs on a thousand utterances; and the less
-# the attention learns on so few speakers, the better it does on others
+# New layers must catch up with a pretrained encoder in a few epochs on a thousand utterances. Stage 2's rate of the
+# attention is the best on EmoDB's validation speakers; at 1e-4 all systems with a CLS end the same, unmoved
 _DVECTOR = Settings(
     stage1=Stage(epochs=6, backbone_rate=5e-5, attention_rate=1e-4, head_rate=5e-3),
-    stage2=Stage(epochs=4, backbone_rate=2e-5, attention_rate=1e-4, head_rate=5e-3),
+    stage2=Stage(epochs=3, backbone_rate=2e-5, attention_rate=1e-3, head_rate=5e-3),
 )
 # The demo's speech is simple, and all of its systems should be done in minutes
 _DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=4), stage2=replace(_DVECTOR.stage2, epochs=2))

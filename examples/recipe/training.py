@@ -78,7 +78,7 @@ def fit(
         log = SummaryWriter(str(training.folder), purge_step=len(checkpoint.epochs) + 1)
     for epoch in range(len(checkpoint.epochs) + 1, stage.epochs + 1):
         # Each epoch draws from its own seed, so that it is the same after a restart; each process its own dropout
-        set_seed(1_000_003 * seed + epoch, device_specific=True)
+        set_seed((1_000_003 * seed + epoch) % 2**31, device_specific=True)  # numpy takes no larger seeds
         terms = train_epoch(prepared, prepared_optimizer, train, stage, settings, accelerator, seed, epoch, progress)
         found = predict(model, validation, settings, accelerator)
         scores = score(validation.labels, found.classes, found.probabilities.shape[1])

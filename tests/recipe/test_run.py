@@ -113,9 +113,9 @@ def test_more_seeds_and_systems_go_on_from_what_there_is(iemocap, tmp_path, run)
     run(iemocap_two_stage.main, *arguments, "grown", "--systems", "cls-pooling")
     weights = tmp_path / "grown" / "trainings" / "seed-0-fold-2" / "stage-1" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    run(iemocap_two_stage.main, *arguments, "grown", "--systems", "cls-pooling", "cls-fual", "--seeds", 0, 3)
+    run(iemocap_two_stage.main, *arguments, "grown", "--systems", "cls-pooling", "cls-fual", "--seeds", 0, 54321)
     assert weights.stat().st_mtime_ns == before
-    run(iemocap_two_stage.main, *arguments, "whole", "--systems", "cls-fual", "cls-pooling", "--seeds", 0, 3)
+    run(iemocap_two_stage.main, *arguments, "whole", "--systems", "cls-fual", "cls-pooling", "--seeds", 0, 54321)
     grown, whole = ((tmp_path / name / "results.json").read_bytes() for name in ("grown", "whole"))
     assert grown == whole
     assert json.loads(whole)["finished"] == 6
@@ -217,6 +217,7 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
         (["--stage1.epochs", "many"], 'Parser key "stage1.epochs"'),
         (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--margin", "1.5"], "--margin 1.5: a margin between cosines lies between -1 and 1"),
+        (["--seeds=-1"], "--seeds -1: must be at least 0"),
         (["--seeds", "1", "1"], "--seeds: 1 is given twice"),
         (["--systems", "best"], "--systems best: there are paper, all, attentive-pooling"),
         (["--data", "IEMOCAP_full_release", "--frame_budget", "10"], "frame_budget 10: .* alone has"),
