@@ -317,7 +317,9 @@ def _commit() -> str:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../src", ".", ":!results"], check=False)
+        changes = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", "../src", "../examples", ".", ":!results"], check=False
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + (" with changes" if changes.returncode else "")

@@ -17,13 +17,23 @@ The same command goes on where a run was stopped.
 
 from pathlib import Path
 
-from recipe.command_line import add_common_arguments, add_corpus_arguments, announce, exit_with, parse, script_parser
+from recipe.command_line import (
+    CORPORA,
+    add_common_arguments,
+    add_corpus_arguments,
+    announce,
+    exit_with,
+    parse,
+    script_parser,
+)
 
 
 def main() -> None:
     parser = script_parser(__doc__)
     add_corpus_arguments(parser, required=True)
-    parser.add_argument("--train-corpus", help="another corpus to train on; all of --corpus is then test")
+    parser.add_argument(
+        "--train-corpus", choices=CORPORA, help="another corpus to train on; all of --corpus is then test"
+    )
     parser.add_argument("--train-data", type=Path, help="where that corpus is")
     add_common_arguments(parser)
     options = parse(parser)

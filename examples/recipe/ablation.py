@@ -44,6 +44,8 @@ def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> st
     """Write `ablation.md` and its figures; its tables in words, for the terminal."""
     name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
     means, deviations = grid_scores(results, grid)
+    margin, weight = grid.best(results)
+    framed = grid.margins.index(margin), grid.weights.index(weight)
     draw_heat_map(
         results.output / "ablation_eal.png",
         grid.margins,
@@ -52,7 +54,8 @@ def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> st
         deviations,
         "margin",
         "EAL weight",
-        f"{name}\nUA of CLS + EAL",
+        f"{name}\nUA of CLS + EAL on test; framed: the best on validation",
+        framed if np.isfinite(means[framed]) else None,
     )
     finished = {system.name for system in results.systems if results.of(system)}
     swept = {weight: system for weight, system in sweep.items() if system.name in finished}
@@ -68,7 +71,6 @@ def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> st
         baseline_line(results),
     ]
     if swept:
-        margin, weight = grid.best(results)
         scores = [[r.scores.ua for r in results.of(system)] for system in swept.values()]
         draw_sweep(
             results.output / "ablation_fual.png",

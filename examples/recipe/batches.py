@@ -34,7 +34,7 @@ def check_budget(utterances: Sequence[Utterance], features: Mapping[str, Tensor]
     longest = max(utterances, key=lambda utterance: len(features[utterance.id]))
     if len(features[longest.id]) > frame_budget:
         raise RecipeError(
-            f"frame_budget {frame_budget}: {longest.path} alone has {len(features[longest.id])} frames; raise the "
+            f"--frame_budget {frame_budget}: {longest.path} alone has {len(features[longest.id])} frames; raise the "
             "budget, or leave the file out."
         )
 

@@ -20,7 +20,10 @@ CORPORA = ("iemocap", "crema-d", "ravdess", "emodb", "manifest")
 
 def script_parser(description: str | None) -> ArgumentParser:
     parser = ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        print_config=None,  # a run writes its own, with the defaults of its backbone
     )
     parser.add_argument("--config", action="config", help="a file of options, such as an earlier run's config.yaml")
     return parser
@@ -84,7 +87,7 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
 
 
 def parse(parser: ArgumentParser) -> Options:
-    """The command line over the `--config` file over the defaults, which are the backbone's."""
+    """What the command line says; a `--config` file counts as the options in it, at its place among the others."""
     try:
         parser.set_defaults(asdict(default_settings("tiny")))
         first = parser.parse_args()
@@ -94,6 +97,9 @@ def parse(parser: ArgumentParser) -> Options:
         found = parser.parse_args().as_dict()
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise RecipeError(" ".join(str(error).split())) from None
+    if demo and found.get("corpus", "iemocap") != "iemocap":
+        raise RecipeError(f"--corpus {found['corpus']}: needs --data, the place of the corpus.")
+    check_grid(found)
     if (found.get("train_corpus") is None) != (found.get("train_data") is None):
         raise RecipeError("--train-corpus and --train-data belong together; give both, or neither.")
     if repeated := [seed for seed in found["seeds"] if found["seeds"].count(seed) > 1]:
@@ -109,12 +115,24 @@ def parse(parser: ArgumentParser) -> Options:
     return Options(**given)
 
 
+def check_grid(found: dict) -> None:
+    """The values of the ablation, where a script has them."""
+    if wrong := [margin for margin in found.get("margins", ()) if not -1 <= margin <= 1]:
+        raise RecipeError(f"--margins {wrong[0]:g}: a margin between cosines lies between -1 and 1.")
+    for name in ("eal_weights", "fual_weights"):
+        if wrong := [weight for weight in found.get(name, ()) if weight < 0]:
+            raise RecipeError(f"--{name.replace('_', '-')} {wrong[0]:g}: must be at least 0.")
+
+
 def default_name(found: dict, demo: bool, backbone: str) -> str:
     """A folder for each task and backbone, so that the same command finds its own run again."""
     corpus = "iemocap-demo" if demo else found.get("corpus") or "iemocap"
     if corpus == "manifest":
         corpus = found["data"].stem
-    parts = [found.get("train_corpus"), corpus, "four" if found.get("classes") == "four" else None]
+    source = found.get("train_corpus")
+    if source == "manifest":
+        source = found["train_data"].stem
+    parts = [source, corpus, "four" if found.get("classes") == "four" else None]
     return re.sub(r"[^\w.-]+", "-", "-".join([*filter(None, parts), Path(backbone).name]))
 
 

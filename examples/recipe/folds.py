@@ -1,5 +1,6 @@
 """Cross-validation folds in which no speaker is on two sides."""
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from recipe.corpora import Corpus, Utterance, dealt_speakers
 from recipe.errors import RecipeError
+from recipe.files import write_text
 
 SIDES = ("train", "validation", "test")
 
@@ -131,7 +133,12 @@ def fold_records(folds: list[Fold], classes: Sequence[str]) -> list[dict]:
 
 
 def write_folds(path: Path, folds: list[Fold], classes: Sequence[str]) -> None:
-    path.write_text(json.dumps(fold_records(folds, classes), indent=1) + "\n")
+    write_text(path, json.dumps(fold_records(folds, classes), indent=1) + "\n")
+
+
+def fold_digest(folds: list[Fold], classes: Sequence[str]) -> str:
+    """What tells these folds from others."""
+    return hashlib.sha256(json.dumps(fold_records(folds, classes)).encode()).hexdigest()
 
 
 def fold_table(folds: list[Fold], classes: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ class Progress:
             smoothing=0.05,
             disable=disable,
         )
-        self.quiet = disable
+        self.quiet, self.what = disable, ""
 
     def __enter__(self) -> "Progress":
         return self

@@ -115,11 +115,13 @@ def differences(results: Results) -> str:
         for c in comparisons
     ]
     real = [c for c in comparisons if c.adjusted_p < LEVEL]
-    trainings = comparisons[0].trainings
-    if smallest_p(trainings) * len(comparisons) >= LEVEL:
+    trainings = max(c.trainings for c in comparisons)
+    smallest = min(1.0, smallest_p(trainings) * len(comparisons))
+    if smallest >= LEVEL:
+        counts = f"{counted(trainings, 'training')} of a system and {counted(len(comparisons), 'comparison')}"
         conclusion = (
-            f"**With {trainings} trainings and {len(comparisons)} comparisons nothing can be significant here**: the "
-            f"smallest p that they can give is {smallest_p(trainings) * len(comparisons):.2f}. Run more `--seeds`."
+            f"**With {counts} nothing can be significant here**: the smallest adjusted p that they can give is "
+            f"{smallest:.2f}. Run more `--seeds`."
         )
     elif real:
         listed = ", ".join(f"{c.system.name} ({verdict(c)})" for c in real)
@@ -140,6 +142,10 @@ def differences(results: Results) -> str:
             f"below {smallest_p(len({p.fold.number for p in results.plan})):.3f}.",
         ]
     )
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def verdict(comparison: Comparison) -> str:
@@ -236,7 +242,7 @@ def data(results: Results) -> str:
 
 
 def settings_text(results: Results) -> str:
-    s = results.settings
+    s, config = results.settings, results.file("config.yaml").name
     rows = [
         [name, str(stage.epochs), f"{stage.backbone_rate:g}", f"{stage.attention_rate:g}", f"{stage.head_rate:g}"]
         for name, stage in (("stage 1", s.stage1), ("stage 2", s.stage2))
@@ -248,7 +254,7 @@ def settings_text(results: Results) -> str:
         f"{'float32' if results.precision == 'no' else results.precision}. CLS pooling with {s.num_heads} heads, depth "
         f"{s.depth}, no dropout; EAL weight {s.eal_weight:g}, margin {s.margin:g}; FUAL weight {s.fual_weight:g}. "
         "Learning rates, batch size and epochs are framealign's own: the paper's text does not give them. All of it "
-        "is in `config.yaml`: the same script with `--config config.yaml --output ANOTHER` runs it again."
+        f"is in `{config}`: the same script with `--config {config} --output ANOTHER` runs it again."
     )
 
 

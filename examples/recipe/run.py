@@ -1,6 +1,7 @@
 """An experiment from end to end: backbone, corpus, folds, features, trainings. Goes on where one was stopped."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from recipe.corpora import Corpus
 from recipe.errors import RecipeError
 from recipe.feature_cache import cached_features, state_digest
 from recipe.files import write_text
-from recipe.folds import Fold, fold_table, write_folds
+from recipe.folds import Fold, fold_digest, fold_table, write_folds
 from recipe.options import Options
 from recipe.plan import Part, Training, make_plan
 from recipe.progress import Progress
@@ -46,6 +47,12 @@ class Experiment:
         self.accelerator = Accelerator(mixed_precision=self.precision, dynamo_plugin=dynamo(options.compile))
         # The backbone comes first: a wrong name should not cost the reading of a corpus
         self.backbone = load_backbone(options.backbone)
+        check_processes(self.accelerator)
+        if self.backbone.dim % options.settings.num_heads:
+            raise RecipeError(
+                f"--num_heads {options.settings.num_heads}: must divide {self.backbone.dim}, the width of "
+                f"{options.backbone}'s frames."
+            )
         weights = state_digest(self.backbone.state_dict()).hexdigest()
         self.announce(self.equipment())
         self.corpus = read(options)
@@ -64,10 +71,11 @@ class Experiment:
             )
         check_budget(self.corpus.utterances, self.features, options.settings.frame_budget)
         # Once more, without the utterances whose audio cannot be used
-        self.folds = chosen(make_folds(options, self.corpus), options.folds)
+        every_fold = make_folds(options, self.corpus)
+        self.folds = chosen(every_fold, options.folds)
         self.announce(overview(self.corpus, self.folds))
         if self.main:
-            claim(options.output, self.setup(weights, content))
+            claim(options.output, self.setup(weights, content, fold_digest(every_fold, self.corpus.classes)))
             write_folds(options.output / "folds.json", self.folds, self.corpus.classes)
         self.accelerator.wait_for_everyone()
 
@@ -86,12 +94,13 @@ class Experiment:
         processes = self.accelerator.num_processes
         return f"{text}, {processes} processes" if processes > 1 else text
 
-    def setup(self, weights: str, content: str) -> dict:
+    def setup(self, weights: str, content: str, folds: str) -> dict:
         """What all trainings of an output folder share."""
         return {
             "corpus": self.corpus.name,
             "classes": list(self.corpus.classes),
             "content": content,
+            "folds": folds,
             "backbone": self.options.backbone,
             "weights": weights,
             "precision": self.precision,
@@ -176,11 +185,23 @@ def differences(earlier: dict, now: dict, prefix: str = "") -> list[str]:
             found += differences(one, other, f"{prefix}{key}.")
         elif one != other and key == "content":
             found.append("other audio, labels or speakers than the corpus has now")
+        elif one != other and key == "folds":
+            found.append("other folds")
         elif one != other and key == "weights":
             found.append("other weights of the backbone")
         elif one != other:
             found.append(f"{prefix}{key} {one} and not {other}")
     return found
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Refuse processes that a launcher started and that do not know of each other: each would train everything."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != accelerator.num_processes:
+        raise RecipeError(
+            f"{started} processes were started, and {accelerator.num_processes} found each other; "
+            "on a CPU, set ACCELERATE_USE_CPU=true."
+        )
 
 
 def resolved_precision(precision: str, backbone: str) -> str:
@@ -213,9 +234,11 @@ def dry_run(options: Options) -> None:
     corpus = check_audio(read(options))
     folds = chosen(make_folds(options, corpus), options.folds)
     print(overview(corpus, folds))
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_folds(options.output / "folds.json", folds, corpus.classes)
-    print(f"folds: {options.output / 'folds.json'}\ndry run: nothing was trained")
+    if not (options.output / "setup.json").exists():  # an earlier run's stay
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_folds(options.output / "folds.json", folds, corpus.classes)
+        print(f"folds: {options.output / 'folds.json'}")
+    print("dry run: nothing was trained")
 
 
 def overview(corpus: Corpus, folds: list[Fold]) -> str:

@@ -24,7 +24,9 @@ class Settings:
     stage1: Stage
     stage2: Stage
     batch_size: int = 16  # utterances of one optimiser step, over all processes
-    frame_budget: int = 8000  # steps of the front end, padding included, that one process takes at once
+    # Steps of the front end, padding included, that one process takes at once. On a CPU, attention with dropout keeps
+    # memory that grows with the square of an utterance's length, so that two of the longest are too much
+    frame_budget: int = 3200
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     warmup: float = 0.1  # share of the steps in which the learning rates rise; then they fall linearly to 0
@@ -45,6 +47,7 @@ _FINE_TUNING = Settings(
 _DVECTOR = Settings(
     stage1=Stage(epochs=6, backbone_rate=5e-5, attention_rate=1e-4, head_rate=5e-3),
     stage2=Stage(epochs=3, backbone_rate=2e-5, attention_rate=1e-3, head_rate=5e-3),
+    frame_budget=8000,  # an LSTM's memory grows with the length, and its steps are of 10 ms
 )
 # The demo's speech is simple, and all of its systems should be done in minutes
 _DEMO = replace(_DVECTOR, stage1=replace(_DVECTOR.stage1, epochs=4), stage2=replace(_DVECTOR.stage2, epochs=2))
@@ -71,4 +74,6 @@ def check(settings: Settings) -> Settings:
                 raise RecipeError(f"--{name} {value}: a margin between cosines lies between -1 and 1.")
         elif value < least:
             raise RecipeError(f"--{name} {value}: must be at least {least}.")
+    if settings.warmup > 1:
+        raise RecipeError(f"--warmup {settings.warmup}: is a share of the steps, at most 1.")
     return settings

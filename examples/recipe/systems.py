@@ -34,7 +34,8 @@ class System:
     @property
     def slug(self) -> str:
         """The name as a folder and on the command line: "CLS + EAL" is cls-eal."""
-        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-")
+        spelt = re.sub(r"-(?=\d)", "minus ", self.name.lower())
+        return re.sub(r"[^a-z0-9.]+", "-", spelt).strip("-")
 
     def training(self, settings: Settings) -> Stage:
         return settings.stage1 if self.stage == 1 else settings.stage2

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import ablation
 import iemocap_two_stage
 import numpy as np
+import pytest
 
 from recipe.ablation import Grid, grid_scores
+from recipe.errors import RecipeError
 from recipe.settings import default_settings
 from recipe.systems import eal_system, fual_system
 
@@ -51,13 +53,31 @@ def test_both_tables_reuse_what_the_main_experiment_trained(iemocap, tmp_path, r
     assert "3 of 3" in run(iemocap_two_stage.main, "--config", output / "config.yaml")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--margins", "2"], "--margins 2: a margin between cosines lies between -1 and 1"),
+        (["--fual-weights=-1"], "--fual-weights -1: must be at least 0"),
+        (["--corpus", "ravdess"], "--corpus ravdess: needs --data"),
+    ],
+)
+def test_bad_arguments(run, arguments, message):
+    with pytest.raises(RecipeError, match=message):
+        run(ablation.main, *arguments)
+
+
 def test_systems_of_the_settings_are_the_papers():
     settings = default_settings("tiny")
     assert eal_system(0.8, 0.05, settings).slug == "cls-eal"
     assert fual_system(0.8, 0.05, 0.05, settings).slug == "cls-eal-fual"
     assert fual_system(0.8, 0.05, 0.0, settings) == eal_system(0.8, 0.05, settings)
-    others = [eal_system(0.4, 0.05, settings), eal_system(0.8, 0.1, settings), fual_system(0.8, 0.05, 0.1, settings)]
-    assert len({system.slug for system in others}) == 3
+    others = [
+        eal_system(0.4, 0.05, settings),
+        eal_system(-0.4, 0.05, settings),
+        eal_system(0.8, 0.1, settings),
+        fual_system(0.8, 0.05, 0.1, settings),
+    ]
+    assert len({system.slug for system in others}) == 4
 
 
 class Told:

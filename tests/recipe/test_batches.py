@@ -184,7 +184,7 @@ def test_an_utterance_beyond_the_budget_is_named():
     features = {id: torch.zeros(length, 1) for id, length in {"a": 7, "b": 9, "c": 8}.items()}
     utterances = [Utterance(id, Path(f"{id}.wav"), "happy", "1001") for id in features]
     check_budget(utterances, features, 9)
-    message = r"^frame_budget 8: b\.wav alone has 9 frames; raise the budget, or leave the file out\.$"
+    message = r"^--frame_budget 8: b\.wav alone has 9 frames; raise the budget, or leave the file out\.$"
     with pytest.raises(RecipeError, match=message):
         check_budget(utterances, features, 8)
 

@@ -7,29 +7,41 @@ import sys
 from pathlib import Path
 
 import iemocap_two_stage
+import pytest
 
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="finds a file's name by /proc")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-# Runs the script until the given number of files have been written, then dies as by kill -9: with the last of them
+# Runs the script until it writes a file of the given name for the given time, then dies as by kill -9: with that file
 # half written under its temporary name, and not renamed
 KILLED = """
 import os, runpy, signal, sys
 
-count, script = int(sys.argv[1]), sys.argv[2]
+name, count = sys.argv[1], int(sys.argv[2])
 fsync = os.fsync
 
 def dying_fsync(file):
     global count
-    count -= 1
+    file = file if isinstance(file, int) else file.fileno()
+    count -= name in os.path.basename(os.readlink(f"/proc/self/fd/{file}"))
     if count == 0:
         os.truncate(file, os.fstat(file).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
     fsync(file)
 
-os.fsync = lambda file: dying_fsync(file if isinstance(file, int) else file.fileno())
-sys.argv = sys.argv[2:]
-runpy.run_path(script, run_name="__main__")
+os.fsync = dying_fsync
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
+MOMENTS = [
+    ("safetensors", 1),  # features
+    ("setup.json", 1),
+    ("checkpoint", 1),  # the first epoch of stage 1
+    ("checkpoint", 2),  # and, from its second on, the first of stage 2
+    ("outputs", 1),
+    ("result.json", 1),
+    ("results.json", 1),
+]
 
 
 def command(iemocap, output):
@@ -50,8 +62,8 @@ def start(*arguments, cwd):
 def test_killed_again_and_again(iemocap, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(*command(iemocap, whole), cwd=tmp_path).returncode == 0
-    for written in (1, 3, 2, 2, 3, 4):  # in the cache, setup, at checkpoints of both stages, at results
-        found = start("-c", KILLED, str(written), *command(iemocap, killed), cwd=tmp_path)
+    for name, count in MOMENTS:
+        found = start("-c", KILLED, name, str(count), *command(iemocap, killed), cwd=tmp_path)
         assert found.returncode == -9, found.stderr
         assert list(tmp_path.rglob("*.partial"))
     found = start(*command(iemocap, killed), cwd=tmp_path)
@@ -63,8 +75,7 @@ def test_killed_again_and_again(iemocap, tmp_path):
 
 def test_a_damaged_checkpoint_costs_its_training_only(iemocap, tmp_path, run):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    # features and a note beside them, setup, configuration, the first epoch of stage 1; the second is cut
-    assert start("-c", KILLED, "6", *command(iemocap, killed), cwd=tmp_path).returncode == -9
+    assert start("-c", KILLED, "checkpoint", "2", *command(iemocap, killed), cwd=tmp_path).returncode == -9
     (checkpoint,) = killed.glob("trainings/*/stage-1/checkpoint.safetensors")
     run(iemocap_two_stage.main, *command(iemocap, whole)[1:])
     content = checkpoint.read_bytes()

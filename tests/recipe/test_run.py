@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cross_dataset
 import iemocap_two_stage
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from recipe.errors import RecipeError
+from recipe.run import check_processes
 from recipe.scores import score
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -202,6 +204,30 @@ def test_a_corpus_by_manifest(iemocap, tmp_path, run):
     assert results["finished"] == 6
 
 
+def test_a_manifest_with_other_folds_is_another_experiment(iemocap, tmp_path, run):
+    paths = sorted(iemocap.glob("*/sentences/wav/*/*.wav"))
+    rows = [
+        (p, "ang" if int(p.stem[-3:]) < 2 else "sad", p.stem[:5]) for p in paths if int(p.stem[-3:]) in (0, 1, 8, 9)
+    ]
+
+    def write(folds):
+        lines = [f"{p},{label},{speaker},{folds[int(speaker[4]) - 1]}" for p, label, speaker in rows]
+        (tmp_path / "mine.csv").write_text("\n".join(["path,label,speaker,fold", *lines]))
+
+    arguments = ("--corpus", "manifest", "--data", "mine.csv", *FAST, "--folds", 1)
+    write("12345")
+    run(cross_dataset.main, *arguments)
+    write("12354")
+    with pytest.raises(RecipeError, match="holds a run with other folds"):
+        run(cross_dataset.main, *arguments)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="2 processes were started, and 1 found each other"):
+        check_processes(SimpleNamespace(num_processes=1))
+
+
 def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(run):
     with pytest.raises(RecipeError, match="backbone /no/such/model: there is no such folder"):
         run(iemocap_two_stage.main, "--data", "nowhere", "--backbone", "/no/such/model")
@@ -217,6 +243,8 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
         (["--stage1.epochs", "many"], 'Parser key "stage1.epochs"'),
         (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--margin", "1.5"], "--margin 1.5: a margin between cosines lies between -1 and 1"),
+        (["--warmup", "3"], "--warmup 3.*: is a share of the steps, at most 1"),
+        (["--data", "IEMOCAP_full_release", "--num_heads", "5"], "--num_heads 5: must divide 96"),
         (["--seeds=-1"], "--seeds -1: must be at least 0"),
         (["--seeds", "1", "1"], "--seeds: 1 is given twice"),
         (["--systems", "best"], "--systems best: there are paper, all, attentive-pooling"),
@@ -238,6 +266,7 @@ def test_bad_arguments(iemocap, tmp_path, run, arguments, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (["--seeds", "1", "--folds", "1", "2"], None),  # more of the same experiment
         (["--margin", "0.4"], "settings.margin 0.8 and not 0.4"),
         (["--stage2.epochs", "2"], "settings.stage2.epochs 1 and not 2"),
         ([], "other audio, labels or speakers"),
@@ -246,6 +275,9 @@ def test_bad_arguments(iemocap, tmp_path, run, arguments, message):
 def test_a_folder_holds_one_setup(iemocap, run, change, message):
     arguments = ("--data", iemocap, *FAST, "--folds", 2)
     run(iemocap_two_stage.main, *arguments)
+    if message is None:
+        run(iemocap_two_stage.main, *arguments, *change)
+        return
     if not change:  # a file that was damaged since
         next(iemocap.glob("Session1/sentences/wav/*/*_F000.wav")).unlink()
     with pytest.raises(RecipeError, match=message):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.corpora.corpus import Corpus
-from recipe.corpora.named_files import read_named_files
+from recipe.corpora.named_files import AUDIO_SUFFIXES, read_named_files
 from recipe.corpora.tree import check_root
 
 NAME = "CREMA-D"
@@ -65,7 +65,8 @@ def audio_directory(root: Path) -> Path:
 
 
 def has_clips(root: Path) -> bool:
-    return any(FILE_NAME.fullmatch(path.stem) for path in audio_directory(root).glob("*.wav"))
+    audio = (path for path in audio_directory(root).glob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    return any(FILE_NAME.fullmatch(path.stem) for path in audio)
 
 
 def label_and_speaker(name: str) -> tuple[str, str] | None:

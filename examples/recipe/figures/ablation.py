@@ -23,12 +23,13 @@ def draw_heat_map(
     row_name: str,
     column_name: str,
     title: str,
+    framed: tuple[int, int] | None = None,
 ) -> None:
-    """UA of each pair of settings, (rows, columns), with its standard deviation; the best one is framed.
+    """UA of each pair of settings, (rows, columns), with its standard deviation; one cell, (row, column), framed.
 
     A value that is nan was not run, and is grey. A deviation that is nan or None is left out.
     """
-    save(heat_map_figure(rows, columns, values, deviations, row_name, column_name, title), path)
+    save(heat_map_figure(rows, columns, values, deviations, row_name, column_name, title, framed), path)
 
 
 def heat_map_figure(
@@ -39,6 +40,7 @@ def heat_map_figure(
     row_name: str,
     column_name: str,
     title: str,
+    framed: tuple[int, int] | None = None,
 ) -> Figure:
     values, deviations = np.array(values, dtype=float), np.array(deviations, dtype=float)
     figure = new_figure(max(4.2, 0.8 * len(columns) + 1.9), 0.6 * len(rows) + 0.9, title)
@@ -53,8 +55,8 @@ def heat_map_figure(
         text = percent(value, deviations[row, column])
         colour = ink(image.to_rgba(value))
         axis.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=colour)
-    if ran.any():
-        row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    if framed is not None:
+        row, column = framed
         frame = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 3, "clip_on": False, "zorder": 3}
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
     axis.set_xticks(range(len(columns)), map(number, columns), fontsize=LABEL)
