@@ -11,9 +11,9 @@ LARGEST_INT = 2**31 - 1
 def keep_pages() -> None:
     """Have glibc serve large tensors from memory it keeps.
 
-    By default it maps each one anew and unmaps it again, and the kernel clears every page every time: more than half
-    of the time of a small model on a CPU. Other systems' allocators are left as they are. The memory that a process
-    holds at its peak, it then holds to its end.
+    By default it maps each one anew and unmaps it again, and the kernel clears every page every time: about a tenth of
+    the time of a training step on a CPU (benchmarks/recipe.py), and more where processes compete. Other systems'
+    allocators are left as they are. The memory that a process holds at its peak, it then holds to its end.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
