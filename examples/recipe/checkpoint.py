@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from recipe.files import write_tensors
+from recipe.tensor_files import write_tensors
 
 
 @dataclass

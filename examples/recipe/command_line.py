@@ -11,11 +11,12 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from recipe.corpora import READERS
 from recipe.errors import RecipeError
 from recipe.options import Options
 from recipe.settings import Settings, Stage, check, default_settings
 
-CORPORA = ("iemocap", "crema-d", "ravdess", "emodb", "manifest")
+CORPORA = (*READERS, "manifest")
 
 
 def script_parser(description: str | None) -> ArgumentParser:

@@ -3,12 +3,8 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,17 +14,6 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     with replacing(path) as partial:
         partial.write_bytes(content)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """As safetensors, which hold numbers only: whoever reads them runs nothing of the writer's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # contiguous clones: safetensors refuses views and tensors that share memory
-    whole = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    with replacing(path) as partial:
-        save_file(whole, partial, metadata=dict(metadata or {}))
 
 
 @contextlib.contextmanager

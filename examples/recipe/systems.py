@@ -86,7 +86,7 @@ def paper_systems(settings: Settings) -> list[System]:
         System("attentive pooling", "attentive, one vector", baseline=CLS),
         System("self-attention pooling", "self-attention", baseline=CLS),
         System(CLS),
-        System("CLS + EAL", eal_weight=eal, margin=margin, baseline=CLS),
+        eal_system(margin, eal, settings),
         System("CLS + FUAL", fual_weight=fual, margin=margin, baseline=CLS),
         System(PROPOSED, eal_weight=eal, fual_weight=fual, margin=margin, baseline=CLS),
     ]
@@ -135,11 +135,9 @@ def chosen_systems(names: Sequence[str], settings: Settings) -> list[System]:
     paper, further = paper_systems(settings), further_systems(settings)
     known = {system.slug: system for system in [*paper, *further]}
     groups = {"paper": paper, "all": [*paper, *further]}
-    chosen: dict[str, System] = {}
+    chosen: set[str] = set()
     for name in names:
         if name not in groups and name not in known:
             raise RecipeError(f"--systems {name}: there are {', '.join([*groups, *known])}.")
-        for system in groups.get(name) or [known[name]]:
-            chosen[system.slug] = system
-    ordered = [system for slug, system in known.items() if slug in chosen]
-    return [STAGE_1, *ordered]
+        chosen.update(system.slug for system in groups.get(name) or [known[name]])
+    return [STAGE_1, *(system for slug, system in known.items() if slug in chosen)]

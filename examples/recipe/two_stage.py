@@ -14,13 +14,14 @@ from recipe.backbones import Backbone
 from recipe.batches import UtteranceFeatures
 from recipe.classical import classical_predictions
 from recipe.corpora.corpus import Utterance
-from recipe.files import write_tensors, write_text
+from recipe.files import write_text
 from recipe.model import EmotionModel, Trainee
 from recipe.plan import Part, Training
 from recipe.progress import Progress
 from recipe.scores import score
 from recipe.settings import Settings
 from recipe.systems import CLASSICAL
+from recipe.tensor_files import write_tensors
 from recipe.training import Predictions, best_epoch, fit, predict
 
 

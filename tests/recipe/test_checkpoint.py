@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from framealign import AttentivePooling, CLSSelfAttentionPooling
-from recipe import files
+from recipe import files, tensor_files
 from recipe.backbones import load_backbone
 from recipe.checkpoint import Checkpoint
-from recipe.files import write_tensors, write_text
+from recipe.files import write_text
 from recipe.model import EmotionModel
+from recipe.tensor_files import write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def half_saved(tensors, path, metadata):
 
 MOMENTS = {
     "before the copy": (torch.Tensor, "clone", interrupt),
-    "midway": (files, "save_file", half_saved),
+    "midway": (tensor_files, "save_file", half_saved),
     "before it is on disk": (files.os, "fsync", interrupt),
     "before it is renamed": (files.Path, "replace", interrupt),
 }
@@ -270,7 +271,7 @@ def test_an_interrupted_text_leaves_the_former_whole(tmp_path, monkeypatch, mome
 def test_bytes_are_on_disk_before_the_name_is(tmp_path, monkeypatch):
     """In this order: a rename may outlive a power cut, and the content not."""
     done = []
-    for owner, name in ((files, "save_file"), (files.os, "fsync"), (files.Path, "replace")):
+    for owner, name in ((tensor_files, "save_file"), (files.os, "fsync"), (files.Path, "replace")):
         monkeypatch.setattr(owner, name, recorded(done, name, getattr(owner, name)))
     write_tensors(tmp_path / "weights.safetensors", {"weight": torch.ones(2)})
     assert done == ["save_file", "fsync", "replace"]
