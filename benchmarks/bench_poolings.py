@@ -42,6 +42,7 @@ class Candidates(list[Candidate]):
 def mean(batch: Batch, options: Options) -> Iterator[Row]:
     candidates, module = Candidates(batch, options), framealign.MeanPooling()
     candidates.add_by_hand(handwritten.mean_pooling)
+    candidates.add("ours, embed", "ours", lambda frames: module.embed(frames, batch.mask))
     candidates.add("ours", "ours", lambda frames: module(frames, batch.mask).utterance)
     if (s3prl := peers.s3prl_pooling()) is not None:
         theirs = s3prl.MeanPooling(batch.frames.shape[2])
@@ -55,6 +56,7 @@ def mean(batch: Batch, options: Options) -> Iterator[Row]:
 def statistics(batch: Batch, options: Options) -> Iterator[Row]:
     candidates, module = Candidates(batch, options, width=2), framealign.StatisticsPooling()
     candidates.add_by_hand(handwritten.statistics_pooling)
+    candidates.add("ours, embed", "ours", lambda frames: module.embed(frames, batch.mask))
     candidates.add("ours", "ours", lambda frames: module(frames, batch.mask).utterance)
     if (s3prl := peers.s3prl_pooling()) is not None:
         theirs = s3prl.TemporalStatisticsPooling(batch.frames.shape[2])
@@ -77,6 +79,7 @@ def attentive(batch: Batch, options: Options) -> Iterator[Row]:
     module = framealign.AttentivePooling(batch.frames.shape[2], hidden_dim=None).to(options.device)
     (score,) = module.parameters()
     candidates.add_by_hand(handwritten.attentive_pooling, score)
+    candidates.add("ours, embed", "ours", lambda frames, _: module.embed(frames, mask), score)
     candidates.add("ours", "ours", lambda frames, _: module(frames, mask).utterance, score)
     candidates.add(
         "ours, functional",

@@ -54,12 +54,13 @@ def train_epoch(
 ) -> None:
     """`steps` are the batches of each step, of which the usual script has one."""
     model.train()
+    device = next(model.parameters()).device
     for batches in steps:
         count = sum(len(batch) for batch in batches)
         optimizer.zero_grad()
         for batch in batches:
             inputs, labels = load(batch)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = F.cross_entropy(model(inputs), labels, reduction="sum") / count
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(model(inputs.to(device)), labels.to(device), reduction="sum") / count
             loss.backward()
         optimizer.step()

@@ -39,7 +39,7 @@ from recipe.allocator import keep_pages
 from recipe.audio import SAMPLE_RATE, read_waveform
 from recipe.backbones import load_backbone
 from recipe.backbones.huggingface import HuggingFaceBackbone
-from recipe.batches import UtteranceFeatures, check_budget, parts, training_steps
+from recipe.batches import Batch, UtteranceFeatures, check_budget, parts, training_steps
 from recipe.corpora import Corpus
 from recipe.feature_cache import cached_features
 from recipe.model import EmotionModel, Trainee
@@ -47,7 +47,7 @@ from recipe.progress import Progress
 from recipe.run import dynamo, resolved_precision
 from recipe.settings import Settings, default_settings
 from recipe.systems import PROPOSED, STAGE_1, paper_systems
-from recipe.training import backward, parameter_groups, train_epoch
+from recipe.training import backward, parameter_groups, passes, train_epoch
 from utterances import (
     Sample,
     budget_batches,
@@ -346,11 +346,12 @@ class SeenFeatures(UtteranceFeatures):
         self.frame_budget, self.seen = frame_budget, seen
         return self
 
-    def batch(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        features, mask, labels = super().batch(indices, device)
-        assert mask.numel() <= self.frame_budget, f"{tuple(mask.shape)} exceeds the budget of {self.frame_budget}"
+    def padded(self, indices: Sequence[int]) -> Batch:
+        batch = super().padded(indices)
+        shape = tuple(batch.mask.shape)
+        assert batch.mask.numel() <= self.frame_budget, f"{shape} exceeds the budget of {self.frame_budget}"
         self.seen.append(list(indices))
-        return features, mask, labels
+        return batch
 
 
 def recipe_epoch(
@@ -386,13 +387,22 @@ def recipe_epoch(
             return
         largest = max(steps, key=lambda step: padded_frames([step], sample.frames))
         trainee.train()
-        backward(prepared, train, largest if row.kept_pages else [0, 1], settings.frame_budget, accelerator)
+        whole_step(prepared, train, largest if row.kept_pages else [0, 1], settings.frame_budget, accelerator)
         prepared_optimizer.step()
         prepared_optimizer.zero_grad()
 
     steps = training_steps(train.lengths, settings.batch_size, seed=0, epoch=1)
     total = len(steps)
     return warm_up, epoch
+
+
+def whole_step(
+    trainee: torch.nn.Module, train: UtteranceFeatures, step: Sequence[int], frame_budget: int, accelerator: Accelerator
+) -> None:
+    """The gradient of one step of the recipe."""
+    shares = passes(step, train.lengths, frame_budget, accelerator)
+    batches = train.batches([share for share, _ in shares], accelerator.device)
+    backward(trainee, batches, [count for _, count in shares], len(step), accelerator)
 
 
 def longest_step(seconds: Sequence[float], backbone: str) -> list[int]:
@@ -427,7 +437,7 @@ def memory_step(folder: Path, backbone: str, alone: bool) -> dict[str, Any]:
     if available:  # rather than have the kernel end a process of its choice
         resource.setrlimit(resource.RLIMIT_DATA, (available, available))
     try:
-        backward(prepared, train, step, settings.frame_budget, accelerator)
+        whole_step(prepared, train, step, settings.frame_budget, accelerator)
         accelerator.clip_grad_norm_(prepared.parameters(), settings.clip_norm)
         prepared_optimizer.step()
     except (RuntimeError, MemoryError) as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 
 from recipe.audio import SAMPLE_RATE, SHORTEST
@@ -133,6 +132,8 @@ def whole_corpus(frames: Sequence[int], batch_size: int, frame_budget: int, epoc
 
 
 def write_noise(folder: Path, samples: Sequence[int]) -> None:
+    import soundfile  # here, for lengths alone need no reader of audio
+
     dice = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for number, length in enumerate(samples):

@@ -75,7 +75,11 @@ SIGNATURES = {
         for name in NAMES["framealign"]
         if name.endswith("Pooling")
     },
-    "CLSSelfAttentionPooling.embed": "(self, frames, mask=None, *, cu_seqlens=None)",
+    **{
+        f"{name}.embed": "(self, frames, mask=None, *, cu_seqlens=None)"
+        for name in NAMES["framealign"]
+        if name.endswith("Pooling")
+    },
     "lengths_to_mask": "(lengths, max_length=None)",
     "functional.emotional_attention_loss": (
         "(frames, anchor, mask=None, labels=None, *, margin=0.8, beta=1.0, negative_margin=None, reduction='mean', "

@@ -1,15 +1,36 @@
 """Batches of utterances of similar length, cut so that no process ever holds more frames than its budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from recipe.ahead import made_ahead
 from recipe.backbones import pad
 from recipe.corpora.corpus import Utterance
 from recipe.errors import RecipeError
 
 _WINDOW = 50  # batches within which utterances are sorted by length
+_AHEAD = 4  # batches that are ready, or in the making, while a GPU is at work on another
+
+
+class Batch(NamedTuple):
+    """Padded features (batch, steps, width), their mask and the labels."""
+
+    features: Tensor
+    mask: Tensor
+    labels: Tensor
+
+    def pinned(self) -> "Batch":
+        """In memory that a GPU copies from by itself, while the host goes on."""
+        return Batch(*(tensor.pin_memory() for tensor in self))
+
+    def to(self, device: torch.device) -> "Batch":
+        """On the device, features in float32: half precision crosses the bus as it is, and the values are the same."""
+        features, mask, labels = (tensor.to(device, non_blocking=device.type == "cuda") for tensor in self)
+        return Batch(features.float(), mask, labels)
 
 
 class UtteranceFeatures:
@@ -23,11 +44,27 @@ class UtteranceFeatures:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Padded features (batch, steps, width), their mask and the labels."""
-        features, mask = pad([self.features[index].float() for index in indices])
-        labels = torch.tensor([self.labels[index] for index in indices])
-        return features.to(device), mask.to(device), labels.to(device)
+    def batch(self, indices: Sequence[int], device: torch.device) -> Batch:
+        return self.padded(indices).to(device)
+
+    def batches(self, passes: Sequence[Sequence[int]], device: torch.device) -> Generator[Batch, None, None]:
+        """The batch of each pass, in their order; a GPU finds them ready.
+
+        On a CPU each is made when it is asked for: the cores that would make it ahead are those that train.
+        Close the iterator, for its thread to end with it.
+        """
+        if device.type != "cuda":
+            yield from (self.batch(indices, device) for indices in passes)
+            return
+        ready = made_ahead(lambda indices: self.padded(indices).pinned(), passes, _AHEAD)
+        with closing(ready):
+            for batch in ready:
+                yield batch.to(device)
+
+    def padded(self, indices: Sequence[int]) -> Batch:
+        """On the host, features in the precision that they are kept in."""
+        features, mask = pad([self.features[index] for index in indices])
+        return Batch(features, mask, torch.tensor([self.labels[index] for index in indices]))
 
 
 def check_budget(utterances: Sequence[Utterance], features: Mapping[str, Tensor], frame_budget: int) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from torch.utils.tensorboard import SummaryWriter
 
 from framealign.diagnostics import diagnose
-from recipe.batches import UtteranceFeatures, parts, training_steps
+from recipe.batches import Batch, UtteranceFeatures, parts, training_steps
 from recipe.checkpoint import Checkpoint
 from recipe.model import EmotionModel, Trainee
 from recipe.plan import Training
@@ -122,41 +122,47 @@ def train_epoch(
     """One pass over the training utterances; the mean of the loss and its terms over them."""
     trainee.train()
     steps = training_steps(train.lengths, settings.batch_size, seed, epoch)
+    shares = [passes(step, train.lengths, settings.frame_budget, accelerator) for step in steps]
     sums = torch.zeros(len(TERMS), device=accelerator.device)
-    for number, step in enumerate(steps, start=(epoch - 1) * len(steps)):
-        set_rates(optimizer, triangle(number, stage.epochs * len(steps), settings.warmup))
-        optimizer.zero_grad()
-        sums += backward(trainee, train, step, settings.frame_budget, accelerator)
-        accelerator.clip_grad_norm_(trainee.parameters(), settings.clip_norm)
-        optimizer.step()
-        progress.step()
+    indices = [one for share in shares for one, _ in share]
+    with contextlib.closing(train.batches(indices, accelerator.device)) as batches:
+        for number, (step, share) in enumerate(zip(steps, shares, strict=True), start=(epoch - 1) * len(steps)):
+            set_rates(optimizer, triangle(number, stage.epochs * len(steps), settings.warmup))
+            optimizer.zero_grad()
+            sums += backward(trainee, batches, [count for _, count in share], len(step), accelerator)
+            accelerator.clip_grad_norm_(trainee.parameters(), settings.clip_norm)
+            optimizer.step()
+            progress.step()
     sums = accelerator.reduce(sums, "sum") / len(train)
     return dict(zip(TERMS, sums.tolist(), strict=True))
 
 
+def passes(
+    step: Sequence[int], lengths: Sequence[int], frame_budget: int, accelerator: Accelerator
+) -> list[tuple[list[int], int]]:
+    """The passes of a step that are this process's: the utterances of each, and how many they count for.
+
+    The step is shared out over the processes, and a share over as many passes as the frame budget asks for.
+    """
+    shares = parts(step, lengths, frame_budget, accelerator.process_index, accelerator.num_processes)
+    # A process without utterances still has to take part in the exchange of gradients, with a pass that weighs nothing
+    return [(share, len(share)) for share in shares] or [([step[0]], 0)]
+
+
 def backward(
-    trainee: torch.nn.Module,
-    train: UtteranceFeatures,
-    step: Sequence[int],
-    frame_budget: int,
-    accelerator: Accelerator,
+    trainee: torch.nn.Module, batches: Iterator[Batch], counts: Sequence[int], utterances: int, accelerator: Accelerator
 ) -> Tensor:
     """The gradient of the mean loss over a step's utterances; the sums of this process's terms.
 
-    The step is shared out over the processes, and a share over as many passes as the frame budget asks for. Each
-    pass weighs as many utterances as it has, so that the gradient depends on neither.
+    `batches` gives the step's passes. Each weighs as many utterances as it counts for, so that the gradient depends on
+    neither processes nor frame budget.
     """
-    processes = accelerator.num_processes
-    shares = parts(step, train.lengths, frame_budget, accelerator.process_index, processes)
-    # A process without utterances still has to take part in the exchange of gradients, with a pass that weighs nothing
-    passes = [(share, len(share)) for share in shares] or [([step[0]], 0)]
     sums = torch.zeros(len(TERMS), device=accelerator.device)
-    for share, count in passes:
-        last = share is passes[-1][0]
-        with contextlib.nullcontext() if last else accelerator.no_sync(trainee):
-            result = trainee(*train.batch(share, accelerator.device))
+    for number, count in enumerate(counts, start=1):
+        with contextlib.nullcontext() if number == len(counts) else accelerator.no_sync(trainee):
+            result = trainee(*next(batches))
             # distributed training averages over processes
-            accelerator.backward(result.loss * (count * processes / len(step)))
+            accelerator.backward(result.loss * (count * accelerator.num_processes / utterances))
         sums += count * torch.stack([getattr(result, name).detach().float() for name in TERMS])
     return sums
 
@@ -164,32 +170,38 @@ def backward(
 @torch.no_grad()
 def predict(model: EmotionModel, data: UtteranceFeatures, settings: Settings, accelerator: Accelerator) -> Predictions:
     model.eval()
-    found: list[tuple[int, dict[str, Tensor]]] = []
-    everyone = range(len(data))
-    for share in parts(
-        everyone, data.lengths, settings.frame_budget, accelerator.process_index, accelerator.num_processes
-    ):
-        features, mask, _ = data.batch(share, accelerator.device)
-        with accelerator.autocast():
-            pooled, frame_mask = model(features, mask)
-            logits = model.classifier(pooled.utterance)
-            watch = diagnose(pooled, model.classifier, frame_mask)._asdict()
-            # The classifier of a statistics pooling is too wide for frames
-            narrow = pooled.frames.shape[2] == pooled.utterance.shape[1]
-            frame_logits = model.classifier(pooled.frames) if narrow else logits.new_zeros(*frame_mask.shape, 0)
-        for row, index in enumerate(share):
-            real = frame_mask[row]
-            outputs = {
-                "probabilities": logits[row].float().softmax(0),
-                "vectors": pooled.utterance[row].float(),
-                "weights": pooled.weights[row][real].float(),
-                "frame_probabilities": frame_logits[row][real].float().softmax(1),
-                **{f"watch/{name}": values[row].float() for name, values in watch.items()},
+    shares = parts(
+        range(len(data)), data.lengths, settings.frame_budget, accelerator.process_index, accelerator.num_processes
+    )
+    outputs = []
+    with contextlib.closing(data.batches(shares, accelerator.device)) as batches:
+        for features, mask, _ in batches:
+            with accelerator.autocast():
+                pooled, frame_mask = model(features, mask)
+                logits = model.classifier(pooled.utterance)
+                watch = diagnose(pooled, model.classifier, frame_mask)._asdict()
+                # The classifier of a statistics pooling is too wide for frames
+                narrow = pooled.frames.shape[2] == pooled.utterance.shape[1]
+                frame_logits = model.classifier(pooled.frames) if narrow else logits.new_zeros(*frame_mask.shape, 0)
+            of_batch = {
+                "logits": logits,
+                "vectors": pooled.utterance,
+                "weights": pooled.weights,
+                "frame_logits": frame_logits,
+                **{f"watch/{name}": values for name, values in watch.items()},
             }
-            found.append((index, {name: value.cpu() for name, value in outputs.items()}))
+            on_host = {name: values.float().to("cpu", non_blocking=True) for name, values in of_batch.items()}
+            outputs.append((on_host, frame_mask.to("cpu", non_blocking=True)))
+    if accelerator.device.type != "cpu":
+        torch.accelerator.synchronize(accelerator.device)  # the one wait: the device had all batches to work on
+    found = [
+        (index, one_row(on_host, mask, row))
+        for share, (on_host, mask) in zip(shares, outputs, strict=True)
+        for row, index in enumerate(share)
+    ]
     if accelerator.num_processes > 1:
         found = gather_object(found)
-    rows = [outputs for _, outputs in sorted(found, key=lambda pair: pair[0])]
+    rows = [row for _, row in sorted(found, key=lambda pair: pair[0])]
     watch = {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0] if "/" in name}
     return Predictions(
         probabilities=torch.stack([row["probabilities"] for row in rows]),
@@ -200,6 +212,15 @@ def predict(model: EmotionModel, data: UtteranceFeatures, settings: Settings, ac
         # a diagnostic that a pooling does not have is nan
         watch={name.partition("/")[2]: value for name, value in watch.items() if not math.isnan(value)},
     )
+
+
+def one_row(outputs: dict[str, Tensor], mask: Tensor, row: int) -> dict[str, Tensor]:
+    """What a batch's outputs say of one utterance, without its padding; probabilities in the place of logits."""
+    found = {name: values[row].clone() for name, values in outputs.items()}  # a view would keep, and send, the batch
+    found["weights"] = found["weights"][mask[row]]
+    found["probabilities"] = found.pop("logits").softmax(0)
+    found["frame_probabilities"] = found.pop("frame_logits")[mask[row]].softmax(1)
+    return found
 
 
 def steps_an_epoch(utterances: int, settings: Settings) -> int:

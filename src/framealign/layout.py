@@ -21,7 +21,14 @@ class Padded:
 
     def __init__(self, like: Tensor, mask: Tensor | None) -> None:
         self.mask, self.batch, self.frame_shape = mask, like.shape[0], like.shape[:2]
-        self.counts = frame_counts(like, mask)
+        self._counts = frame_counts(like, None) if mask is None else None
+
+    @property
+    def counts(self) -> Tensor:
+        if self._counts is None:  # not counted before someone asks
+            assert self.mask is not None
+            self._counts = frame_counts(self.mask, self.mask)
+        return self._counts
 
     def zero_padding(self, values: Tensor) -> Tensor:
         return zero_padding(values, self.mask)
@@ -49,6 +56,11 @@ class Padded:
 
     def softmax(self, logits: Tensor) -> Tensor:
         return masked_softmax(logits, self.mask)
+
+    def equal_weights(self, dtype: torch.dtype) -> Tensor:
+        """1 / (number of real frames), and 0 on padding."""
+        share = self.counts.clamp_min(1).to(dtype).reciprocal()[:, None]
+        return share.repeat(1, self.frame_shape[1]) if self.mask is None else self.mask * share
 
 
 class Packed:
@@ -97,6 +109,10 @@ class Packed:
         logits = logits.to(compute_dtype(logits))
         exponentials = (logits - self.spread(self.amax(logits.detach()))).exp()
         return exponentials / self.spread(self.sum(exponentials))
+
+    def equal_weights(self, dtype: torch.dtype) -> Tensor:
+        """1 / (number of frames)."""
+        return self.spread(self.counts.clamp_min(1).to(dtype).reciprocal())
 
 
 Layout = Padded | Packed

@@ -172,9 +172,12 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Inside, autocast does not send matrix products back to half precision."""
-    if tensor.device.type == "meta":  # knows no autocast, and so needs no shelter from it
+    device = tensor.device.type
+    if device == "meta":  # knows no autocast, and so needs no shelter from it
         return nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
+    if not torch.compiler.is_compiling() and not torch.is_autocast_enabled(device):
+        return nullcontext()  # in a small batch, entering autocast takes as long as a product
+    return torch.autocast(device, enabled=False)
 
 
 def fill_padding(values: Tensor, mask: Tensor | None, value: float) -> Tensor:

@@ -18,7 +18,7 @@ from recipe.corpora import Utterance
 from recipe.model import EmotionModel, Trainee
 from recipe.settings import default_settings
 from recipe.systems import paper_systems
-from recipe.training import TERMS, backward, predict
+from recipe.training import TERMS, backward, passes, predict
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 
@@ -39,7 +39,9 @@ def main() -> None:
     model = EmotionModel(backbone, system.build_pooling(backbone.dim, settings), len(CLASSES))
     trainee = accelerator.prepare(Trainee(model, system.objective()))
     step = [int(index) for index in indices]
-    sums = backward(trainee, data, step, int(frame_budget), accelerator)
+    shares = passes(step, data.lengths, int(frame_budget), accelerator)
+    batches = data.batches([share for share, _ in shares], accelerator.device)
+    sums = backward(trainee, batches, [count for _, count in shares], len(step), accelerator)
     losses = accelerator.reduce(sums, "sum") / len(step)
     found = predict(model, data, settings, accelerator)  # before the gradients change anything
     if accelerator.is_main_process:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import (
+    AttentionMaskInterface,
     BertConfig,
     HubertConfig,
     HubertModel,
@@ -106,6 +107,19 @@ def test_the_real_name_is_loaded_through_transformers(monkeypatch):
     ) as error:
         load_backbone("no-one/no-such-model")
     assert "\n" not in str(error.value)
+
+
+def test_the_attention_mask_is_not_read_but_on_a_cpu():
+    """A mask without values stands for one that the host would have to wait for."""
+    masks = AttentionMaskInterface()
+    ours, sdpa = masks[load_backbone("tiny").model.config._attn_implementation], masks["sdpa"]
+    asked = {"batch_size": 2, "q_length": 5, "kv_length": 5, "mask_function": lambda *_: torch.ones((), dtype=bool)}
+    asked |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": True}
+    absent = torch.ones(2, 5, dtype=torch.bool, device="meta")
+    with pytest.raises(RuntimeError, match="meta"):
+        sdpa(attention_mask=absent, device="meta", **asked)
+    assert ours(attention_mask=absent, device="meta", **asked).shape == (2, 1, 5, 5)
+    assert ours(attention_mask=torch.ones(2, 5, dtype=torch.bool), **asked) is None
 
 
 def test_a_model_of_the_wrong_kind(tmp_path):

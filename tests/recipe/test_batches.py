@@ -1,6 +1,7 @@
 """Steps that visit every utterance once, shares that fit the budget, and little padding on IEMOCAP's lengths."""
 
 import math
+import threading
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.batches import UtteranceFeatures, check_budget, parts, training_steps
+from recipe.batches import Batch, UtteranceFeatures, check_budget, parts, training_steps
 from recipe.corpora import Utterance
 from recipe.errors import RecipeError
 from recipe.settings import Settings, default_settings
@@ -190,6 +191,75 @@ def test_an_utterance_beyond_the_budget_is_named():
 
 
 # ---- batches
+
+
+@pytest.fixture
+def kept():
+    """Features as the cache keeps them."""
+    features = {str(i): torch.randn(length, 3).half() for i, length in enumerate([2, 5, 1, 4, 4, 3, 7])}
+    utterances = [Utterance(id, Path(f"{id}.wav"), "sad" if id in "135" else "happy", "1001") for id in features]
+    return UtteranceFeatures(utterances, features, ("happy", "sad"))
+
+
+PASSES = [[0, 1], [6], [2, 3, 5], [4, 0]]
+
+
+def test_batches_are_those_of_each_pass(kept):
+    cpu = torch.device("cpu")
+    found = list(kept.batches(PASSES, cpu))
+    assert len(found) == len(PASSES)
+    for batch, indices in zip(found, PASSES, strict=True):
+        assert all(map(torch.equal, batch, kept.batch(indices, cpu)))
+
+
+def test_a_cpu_pins_nothing_and_starts_no_thread(kept, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pytest.fail)
+    before = threading.active_count()
+    for _ in kept.batches(PASSES, torch.device("cpu")):
+        assert threading.active_count() == before
+
+
+def test_a_gpu_finds_pinned_batches_in_half_precision(kept, monkeypatch):
+    """Padded and pinned by the thread that runs ahead, copied by the one that launches the step."""
+    pinned, moved = [], []
+
+    def pin(batch):
+        pinned.append((threading.current_thread().name, batch))
+        return batch
+
+    def to(batch, device):
+        moved.append((threading.current_thread(), batch, device))
+        return batch
+
+    monkeypatch.setattr(Batch, "pinned", pin)
+    monkeypatch.setattr(Batch, "to", to)
+    device = torch.device("cuda", 0)
+    found = list(kept.batches(PASSES, device))
+    assert [batch for _, batch in pinned] == [batch for _, batch, _ in moved] == found
+    assert all(name.startswith("made-ahead") for name, _ in pinned)
+    assert {(thread, where) for thread, _, where in moved} == {(threading.current_thread(), device)}
+    for batch, indices in zip(found, PASSES, strict=True):
+        assert batch.features.dtype == torch.float16
+        expected = kept.batch(indices, torch.device("cpu"))  # not moved, and so not widened here
+        assert all(map(torch.equal, batch, expected))
+
+
+def test_half_precision_is_widened_behind_the_bus(kept):
+    """The same values as of features that are widened first, and padded then."""
+    found = kept.batch([0, 6], torch.device("cpu")).features
+    assert found.dtype == torch.float32
+    expected = torch.nn.utils.rnn.pad_sequence([kept.features[i].float() for i in (0, 6)], batch_first=True)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_a_gpu(kept):
+    batches = list(kept.batches(PASSES, torch.device("cuda")))
+    for batch, indices in zip(batches, PASSES, strict=True):
+        assert batch.features.is_cuda
+        on_host = Batch(*(tensor.cpu() for tensor in batch))
+        assert all(map(torch.equal, on_host, kept.batch(indices, torch.device("cpu"))))
+        assert all(tensor.is_pinned() for tensor in kept.padded(indices).pinned())
 
 
 def test_a_batch_is_padded_masked_and_labelled():

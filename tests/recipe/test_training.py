@@ -1,14 +1,17 @@
 """One training: learning rates, the epoch that is kept, what is predicted."""
 
+import copy
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.optim import AdamW
 
 from recipe import training
 from recipe.backbones.huggingface import tiny
-from recipe.batches import UtteranceFeatures
+from recipe.batches import Batch, UtteranceFeatures
 from recipe.corpora import Utterance
 from recipe.folds import Fold
 from recipe.model import EmotionModel, Trainee
@@ -16,7 +19,7 @@ from recipe.plan import Training
 from recipe.progress import Progress
 from recipe.settings import Settings, Stage
 from recipe.systems import STAGE_1, System
-from recipe.training import best_epoch, fit, parameter_groups, predict, triangle
+from recipe.training import best_epoch, fit, parameter_groups, predict, train_epoch, triangle
 
 CLASSES = ("angry", "happy")
 SETTINGS = Settings(Stage(2, 1e-3, 2e-3, 3e-3), Stage(3, 1e-3, 1e-3, 1e-3), batch_size=4, frame_budget=200)
@@ -115,3 +118,73 @@ def test_predictions_are_those_of_each_utterance_alone(data):
         start = own.stop
     assert start == len(found.weights)
     assert found.watch["effective_frames"] > 1
+
+
+# ---- batches made ahead
+
+
+class AsForAGPU(UtteranceFeatures):
+    """Its batches are made in a thread, as for a GPU, and go to the CPU all the same."""
+
+    def batches(self, passes, device):
+        return super().batches(passes, torch.device("cuda"))
+
+
+@pytest.fixture
+def ahead(data, monkeypatch):
+    to = Batch.to
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(Batch, "to", lambda batch, _: to(batch, torch.device("cpu")))
+    found = copy.copy(data)
+    found.__class__ = AsForAGPU
+    return found
+
+
+def run_epoch(data, progress=None):
+    """An epoch of steps with one to three passes; its terms and the weights it leaves."""
+    trained = model()
+    trainee, optimizer = Trainee(trained, STAGE_1.objective()), AdamW(parameter_groups(trained, SETTINGS.stage1))
+    progress = progress or Progress(3, 0, disable=True)
+    terms = train_epoch(
+        trainee, optimizer, data, SETTINGS.stage1, SETTINGS, Accelerator(cpu=True), seed=0, epoch=1, progress=progress
+    )
+    return terms, trained.state_dict()
+
+
+def test_an_epoch_with_batches_made_ahead_is_the_same_to_the_bit(data, ahead):
+    (terms, state), (terms_ahead, state_ahead) = run_epoch(data), run_epoch(ahead)
+    assert terms == terms_ahead
+    assert all(torch.equal(state[name], state_ahead[name]) for name in state)
+
+
+def test_predictions_from_batches_made_ahead_are_the_same_to_the_bit(data, ahead):
+    trained = model()
+    found, found_ahead = (predict(trained, side, SETTINGS, Accelerator(cpu=True)) for side in (data, ahead))
+    for name, values in found.tensors().items():
+        assert torch.equal(values, found_ahead.tensors()[name])
+
+
+def test_an_error_of_the_thread_ends_the_epoch_in_its_own_words(ahead, monkeypatch):
+    def padded(self, indices):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(AsForAGPU, "padded", padded, raising=False)
+    with pytest.raises(OSError, match=r"^the disk is gone$"):
+        run_epoch(ahead)
+    assert not preparing()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_epoch_leaves_no_thread(ahead, error):
+    class Interrupted(Progress):
+        def step(self, steps=1):
+            assert preparing()
+            raise error
+
+    with pytest.raises(error):
+        run_epoch(ahead, Interrupted(3, 0, disable=True))
+    assert not preparing()
+
+
+def preparing():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("made-ahead")]

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from recipe.backbones.backbone import Backbone
+from recipe.backbones.unread_mask import leave_mask_unread
 from recipe.errors import RecipeError
 
 FAMILY = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
@@ -21,6 +22,7 @@ class HuggingFaceBackbone(Backbone):
         super().__init__()
         self.model, self.normalise = model, normalise
         self.dim = model.config.hidden_size
+        leave_mask_unread(self.model)
         self.model.feature_extractor.requires_grad_(False)
         if hasattr(self.model, "masked_spec_embed"):  # of SpecAugment, which is off: it would wait for a gradient
             self.model.masked_spec_embed.requires_grad_(False)

@@ -3,8 +3,10 @@
 from torch import Tensor
 
 from framealign._checks import check_floating, check_frames, check_like
+from framealign.kernels import attentive as kernel
 from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
-from framealign.layout import Layout, layout_of
+from framealign.layout import Layout, Padded, layout_of
+from framealign.masking import compute_dtype
 
 
 def attentive_pooling(
@@ -61,7 +63,17 @@ def attentive_pooling(
 def pool(
     frames: Tensor, layout: Layout, backend: Backend, *, logits: Tensor | None = None, query: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The utterance in the frames' dtype, and the weights; by logits, or by dot products with a query."""
+    """The utterance in the frames' dtype, and the weights; by logits, by dot products with a query, or equal ones."""
+    scores = query if logits is None else logits
+    if isinstance(layout, Padded) and backend != "triton" and kernel.can_take(frames, layout, scores):
+        if query is not None:
+            return kernel.attend(frames, query, layout)
+        if logits is None:
+            return kernel.mean(frames, layout)
+        weights = layout.softmax(logits)
+        return kernel.weighted_sum(frames, weights, layout), weights
+    if logits is None and query is None:
+        logits = frames.new_zeros(layout.frame_shape, dtype=compute_dtype(frames))
     stats = frame_stats(frames, query, layout, logits=logits, attend=True, backend=backend)
     assert stats.pooled is not None
     assert stats.weights is not None

@@ -51,11 +51,10 @@ def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor |
 def pool_statistics(
     frames: Tensor, layout: Layout, *, logits: Tensor | None = None, query: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The statistics of frames weighted by a softmax, in the frames' dtype, and the weights."""
+    """The statistics in the frames' dtype, and the weights: by logits, by products with a query, or equal ones."""
     if query is not None:
         logits = frame_stats(frames, query, layout, backend="eager").dots[..., 0]
-    assert logits is not None
-    weights = layout.softmax(logits)
+    weights = layout.equal_weights(compute_dtype(frames)) if logits is None else layout.softmax(logits)
     return mean_and_deviation(*weighted_moments(frames, weights, layout)).to(frames.dtype), weights
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from framealign._checks import check_choice
 from framealign._state import differentiate, is_exporting, needs_every_derivative
-from framealign.kernels import eager, plain
+from framealign.kernels import eager, packed, plain
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
 
@@ -56,7 +56,7 @@ def frame_stats(
     with without_autocast(frames):
         dtype = compute_dtype(frames, columns)
         columns, logits = columns.to(dtype), None if logits is None else logits.to(dtype)
-        if _needs_plain_path(frames, columns, layout, backend):
+        if _needs_plain_path(frames, backend):
             outputs = plain.frame_stats(frames, columns, logits, layout, attend, norms)
         else:
             outputs = _operator(frames, columns, logits, layout.mask, layout.cu_seqlens, attend, norms, backend)
@@ -77,24 +77,17 @@ def why_not_triton(frames: Tensor, columns: Tensor) -> str | None:
     return triton_frame_stats.why_not(frames, columns)
 
 
-def _needs_plain_path(frames: Tensor, columns: Tensor, layout: Layout, backend: Backend) -> bool:
+def _needs_plain_path(frames: Tensor, backend: Backend) -> bool:
     if backend == "triton":
         return False
     if frames.device.type == "meta":
-        return True
-    # The eager path reads the cumulative lengths, and those of a device must not be waited for
-    if (
-        layout.cu_seqlens is not None
-        and frames.device.type != "cpu"
-        and (backend == "eager" or why_not_triton(frames, columns) is not None)
-    ):
         return True
     if torch.compiler.is_compiling():
         return is_exporting()  # an exported program should run where this library is not
     return needs_every_derivative()
 
 
-# The operator: eager on the CPU, Triton on CUDA where it can ----------------------------------------------------
+# The operator: eager on the CPU, Triton on CUDA where it can. Which one, is seen when it runs, not when it is traced --
 
 
 @torch.library.custom_op("framealign::frame_stats", mutates_args=())
@@ -108,7 +101,7 @@ def _operator(
     norms: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    found: tuple[Tensor, Tensor, Tensor, Tensor] = _implementation(backend, frames, columns).forward(
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = _implementation(backend, frames, columns, cu_seqlens).forward(
         frames, columns, logits, mask, cu_seqlens, attend, norms
     )
     return found
@@ -136,7 +129,7 @@ def _backward_operator(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of frames, columns and logits; empty where not needed, since an operator cannot return None."""
     has_norms = norms.shape == frames.shape[:-1]
-    found = _implementation(backend, frames, columns).backward(
+    found = _implementation(backend, frames, columns, cu_seqlens).backward(
         g_dots, g_norms if has_norms else None, g_weights if attend else None, g_pooled if attend else None,
         frames, columns, norms, weights, pooled, mask, cu_seqlens,
         attend, has_logits, needs_frames, needs_columns, needs_logits,
@@ -145,7 +138,7 @@ def _backward_operator(
     return g_frames, g_columns, g_logits
 
 
-def _implementation(backend: str, frames: Tensor, columns: Tensor) -> Any:
+def _implementation(backend: str, frames: Tensor, columns: Tensor, cu_seqlens: Tensor | None) -> Any:
     reason = "" if backend == "eager" else why_not_triton(frames, columns)
     if reason is None:
         from framealign.kernels import triton_frame_stats
@@ -153,7 +146,7 @@ def _implementation(backend: str, frames: Tensor, columns: Tensor) -> Any:
         return triton_frame_stats
     if backend == "triton":
         raise RuntimeError(f'`backend="triton"` cannot run: {reason} Use "auto" or "eager".')
-    return eager
+    return eager if cu_seqlens is None or frames.device.type == "cpu" else packed
 
 
 @_operator.register_fake

@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framealign.kernels.measured_launches import MEASURED
+
 MAX_DIM = 8192
 MAX_COLUMNS = 12
 _MAX_REGISTERS = 45056  # of a backward program: a vector for each column, and 4 more
@@ -48,6 +50,8 @@ class Launch(NamedTuple):
     block_t: int  # frames of a tile
     block_d: int
     num_warps: int
+    hold: bool  # whether the columns stay in registers, or are fetched for each tile
+    stages: int  # tiles on their way at once; 1 leaves it to the warps of other programs
 
 
 class Launches(NamedTuple):
@@ -55,19 +59,25 @@ class Launches(NamedTuple):
     backward: Launch
 
 
-def launches(dim: int, itemsize: int) -> Launches:
-    """Launch configurations for frames of `dim` elements of `itemsize` bytes, whatever the number of columns."""
+def launches(dim: int, itemsize: int, columns: int, attend: bool) -> Launches:
+    """Launch configurations for frames of `dim` elements of `itemsize` bytes: measured ones where there are."""
     block_d = _block(dim)
     # A tile of one 16-bit frame has the register layout of a column; in a larger one every column would be exchanged
     # between threads, which costs more than to fetch the columns for each frame. 32-bit tiles have it at any size.
     wide = itemsize == 4
     warps = min(max(block_d // 512, 1), 16)
     elements = min((1024 if wide else 512) * warps, 8192)
-    forward = Launch(32, _tile(elements, block_d), block_d, warps)
+    forward = Launch(32, _tile(elements, block_d), block_d, warps, False, 1)
 
     warps = min(max(block_d // 256, 1), 8)
-    backward = Launch(64, _tile(256 * warps, block_d), block_d, warps)  # small: each column sums one more of its size
-    return Launches(forward, backward)
+    backward = Launch(64, _tile(256 * warps, block_d), block_d, warps, False, 1)
+    found = Launches(forward, backward)
+    for direction in Launches._fields:
+        measured = MEASURED.get((direction, itemsize, block_d, columns, attend))
+        if measured is not None:
+            chunk, block_t, num_warps, hold, stages = measured
+            found = found._replace(**{direction: Launch(chunk, block_t, block_d, num_warps, hold, stages)})
+    return found
 
 
 def _block(dim: int) -> int:
@@ -126,6 +136,27 @@ def _load_tile(pointers, real, within):
 
 
 @triton.jit
+def _column(pointer, d, within):
+    return tl.load(pointer + d[None, :], mask=within[None, :], other=0.0)
+
+
+@triton.jit
+def _held(pointer, dim, d, within, K: tl.constexpr, HOLD: tl.constexpr):
+    """The columns of an utterance, in registers for all of its frames."""
+    columns = ()
+    if HOLD:
+        for k in tl.static_range(K):
+            columns += (_column(pointer + k * dim, d, within),)
+    return columns
+
+
+@triton.jit
+def _dot(z, column, real):
+    # Written over, since an infinite column times the zeros of the padding is nan
+    return tl.where(real, tl.sum(z * column, axis=1), 0.0)
+
+
+@triton.jit
 def _rescale(old, new):
     """Factor from sums relative to one maximum to sums relative to another; both may be -inf."""
     return tl.where(old == new, 1.0, tl.exp(old - new))
@@ -137,6 +168,7 @@ def forward_kernel(
     dots, norms, maxima, totals, pooled,
     batch, time, chunks, dim, stride_b, stride_t, stride_d,
     K: tl.constexpr, CHUNK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    HOLD: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
     utterance = _utterance_of(program, chunks, segments)
@@ -165,7 +197,8 @@ def forward_kernel(
     maximum = float("-inf")
     total = 0.0
     accumulator = tl.zeros((BLOCK_D,), tl.float32)
-    for start in range(begin, end, BLOCK_T):
+    held = _held(columns + utterance * K * dim, dim, d, within, K, HOLD)
+    for start in tl.range(begin, end, BLOCK_T, num_stages=STAGES):
         steps = start + tl.arange(0, BLOCK_T).to(tl.int64)
         inside = steps < end
         rows = origin + steps
@@ -174,11 +207,14 @@ def forward_kernel(
         if norms is not None:
             tl.store(norms + rows, tl.sqrt_rn(tl.sum(z * z, axis=1)), mask=inside)
         dot = tl.zeros((BLOCK_T,), tl.float32)
-        for k in range(K):
-            column = tl.load(columns + (utterance * K + k) * dim + d[None, :], mask=within[None, :], other=0.0)
-            # Written over, since an infinite column times the zeros of the padding is nan
-            dot = tl.where(real, tl.sum(z * column, axis=1), 0.0)
-            tl.store(dots + rows * K + k, dot, mask=inside)
+        if HOLD:
+            for k in tl.static_range(K):
+                dot = _dot(z, held[k], real)
+                tl.store(dots + rows * K + k, dot, mask=inside)
+        else:
+            for k in range(K):
+                dot = _dot(z, _column(columns + (utterance * K + k) * dim, d, within), real)
+                tl.store(dots + rows * K + k, dot, mask=inside)
         if maxima is not None:
             if logits is None:
                 logit = dot
@@ -278,6 +314,7 @@ def backward_kernel(
     g_frames, g_columns, filled, g_logits,
     batch, time, chunks, dim, stride_b, stride_t, stride_d,
     K: tl.constexpr, CHUNK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    HOLD: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
     utterance = _utterance_of(program, chunks, segments)
@@ -313,8 +350,11 @@ def backward_kernel(
     sums = ()
     if g_columns is not None:
         for _ in tl.static_range(K):
-            sums += (tl.zeros((BLOCK_T, BLOCK_D), tl.float32),)
-    for start in range(begin, end, BLOCK_T):
+            sums += (tl.zeros((BLOCK_D,), tl.float32),)
+    held = ()
+    if g_frames is not None:
+        held = _held(columns + utterance * K * dim, dim, d, within, K, HOLD)
+    for start in tl.range(begin, end, BLOCK_T, num_stages=STAGES):
         steps = start + tl.arange(0, BLOCK_T).to(tl.int64)
         inside = steps < end
         rows = origin + steps
@@ -343,19 +383,23 @@ def backward_kernel(
             new_sums = ()
             for k in tl.static_range(K):
                 to_dot = _to_dot(g_dots, to_last, rows, real, k, K)
-                new_sums += (sums[k] + to_dot[:, None] * z,)
+                new_sums += (sums[k] + tl.sum(to_dot[:, None] * z, axis=0),)
             sums = new_sums
         if g_frames is not None:
-            # Not unrolled: the compiler would fetch all columns at once, into registers that the sums need
-            for k in range(K):
-                column = tl.load(columns + (utterance * K + k) * dim + d[None, :], mask=within[None, :], other=0.0)
-                gradient += _to_dot(g_dots, to_last, rows, real, k, K)[:, None] * column
+            if HOLD:
+                for k in tl.static_range(K):
+                    gradient += _to_dot(g_dots, to_last, rows, real, k, K)[:, None] * held[k]
+            else:
+                # Not unrolled: the compiler would fetch all columns at once, into registers that the sums need
+                for k in range(K):
+                    column = _column(columns + (utterance * K + k) * dim, d, within)
+                    gradient += _to_dot(g_dots, to_last, rows, real, k, K)[:, None] * column
             gradient = tl.where(real[:, None], gradient, 0.0).to(g_frames.dtype.element_ty)
             tl.store(g_frames + rows[:, None] * dim + d[None, :], gradient, mask=inside[:, None] & within[None, :])
     if g_columns is not None:
         tl.store(filled + program, 1)
         for k in tl.static_range(K):
-            tl.store(g_columns + (program * K + k) * dim + d, tl.sum(sums[k], axis=0), mask=within)
+            tl.store(g_columns + (program * K + k) * dim + d, sums[k], mask=within)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -417,6 +461,8 @@ def _over_frames(frames: Tensor, grid: _Grid, launch: Launch, columns: Tensor) -
         "CHUNK": launch.chunk,
         "BLOCK_T": launch.block_t,
         "BLOCK_D": launch.block_d,
+        "HOLD": launch.hold,
+        "STAGES": launch.stages,
         "num_warps": launch.num_warps,
     }
 
@@ -432,7 +478,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Dots, norms, weights and pooled, float32; what is not asked for is empty."""
     dim, count = frames.shape[-1], columns.shape[1]
-    launch = launches(dim, frames.itemsize).forward
+    launch = launches(dim, frames.itemsize, count, attend).forward
     logits, mask, cu_seqlens = _contiguous(logits), _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):
         grid = _grid(frames, cu_seqlens, launch.chunk)
@@ -484,7 +530,7 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of frames, columns and logits; None where not needed. That of logits is made on the way in any case."""
     dim, count = frames.shape[-1], columns.shape[1]
-    launch = launches(dim, frames.itemsize).backward
+    launch = launches(dim, frames.itemsize, count, attend).backward
     g_dots, g_norms, g_weights, g_pooled = map(_contiguous, (g_dots, g_norms, g_weights, g_pooled))
     mask, cu_seqlens = _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):

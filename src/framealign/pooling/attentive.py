@@ -94,3 +94,15 @@ class AttentivePooling(nn.Module):
         layout = layout_of(frames, mask, cu_seqlens)
         utterance, weights = self.scorer.pool(frames, layout, self.backend)
         return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+
+    def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without a clean copy of the frames.
+
+        Example:
+            >>> import torch, framealign
+            >>> framealign.AttentivePooling(256).embed(torch.randn(2, 120, 256)).shape
+            torch.Size([2, 256])
+        """
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = self.scorer.pool(frames, layout_of(frames, mask, cu_seqlens), self.backend)
+        return utterance

@@ -53,3 +53,15 @@ class AttentiveStatisticsPooling(nn.Module):
         layout = layout_of(frames, mask, cu_seqlens)
         utterance, weights = self.scorer.pool_statistics(frames, layout)
         return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+
+    def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The utterance vectors alone, (batch, 2 * dim): `forward(...).utterance`, without a clean copy of the frames.
+
+        Example:
+            >>> import torch, framealign
+            >>> framealign.AttentiveStatisticsPooling(256).embed(torch.randn(2, 120, 256)).shape
+            torch.Size([2, 512])
+        """
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = self.scorer.pool_statistics(frames, layout_of(frames, mask, cu_seqlens))
+        return utterance

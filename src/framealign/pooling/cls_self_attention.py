@@ -95,7 +95,7 @@ class CLSSelfAttentionPooling(nn.Module):
         return Pooled(utterance, weights, frames, cls)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
-        """The utterance vectors alone, (batch, dim): `forward(...).utterance`, for inference.
+        """The utterance vectors alone, (batch, dim): `forward(...).utterance`.
 
         With `aggregate="cls"` and `depth=1`, and no dropout at work, only the CLS asks and no frame is encoded:
         the same up to rounding, for a small part of the work.

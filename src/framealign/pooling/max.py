@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from framealign._checks import check_frames, check_integer
 from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import layout_of
+from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype
 from framealign.pooling.pooled import Pooled, known_width
 
@@ -56,13 +56,33 @@ class MaxPooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
+        utterance, candidates = _maximum(frames, layout)
         dtype = compute_dtype(frames)
-        if frames.shape[-2] == 0:  # no maximum of nothing; the sum is 0 and joined to the graph
-            nothing = frames.sum(dim=-2, keepdim=True).expand(layout.batch, *(1,) * (frames.ndim - 2), -1)
-            return Pooled(nothing.flatten(1), frames.sum(dim=-1).to(dtype), frames, cls=None)
-        candidates = layout.fill_padding(frames, -torch.inf)
-        utterance = layout.amax(candidates).masked_fill(layout.counts[:, None] == 0, 0.0)
+        if frames.shape[-2] == 0:
+            return Pooled(utterance, frames.sum(dim=-1).to(dtype), frames, cls=None)
         holds = (candidates.detach() == layout.spread(utterance.detach())).to(dtype)
         holders = layout.sum(holds).clamp_min(1)
         weights = layout.zero_padding((holds / layout.spread(holders)).mean(dim=-1))
         return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+
+    def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without looking for who holds a maximum.
+
+        Example:
+            >>> import torch, framealign
+            >>> frames = torch.tensor([[[1.0, 5.0], [3.0, 0.0], [100.0, 100.0]]])
+            >>> framealign.MaxPooling().embed(frames, torch.tensor([[True, True, False]]))
+            tensor([[3., 5.]])
+        """
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = _maximum(frames, layout_of(frames, mask, cu_seqlens))
+        return utterance
+
+
+def _maximum(frames: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The maximum over real frames, 0 over none, and the frames it was taken of: -inf on padding."""
+    if frames.shape[-2] == 0:  # no maximum of nothing; the sum is 0 and joined to the graph
+        nothing = frames.sum(dim=-2, keepdim=True).expand(layout.batch, *(1,) * (frames.ndim - 2), -1)
+        return nothing.flatten(1), frames
+    candidates = layout.fill_padding(frames, -torch.inf)
+    return layout.amax(candidates).masked_fill(layout.counts[:, None] == 0, 0.0), candidates

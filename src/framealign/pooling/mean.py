@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from framealign._checks import check_frames, check_integer
 from framealign.functional.attentive import pool
 from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype
+from framealign.layout import layout_of
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -52,10 +51,18 @@ class MeanPooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = pool(frames, layout, self.backend, logits=equal_logits(frames, layout))
+        utterance, weights = pool(frames, layout, self.backend)
         return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
 
+    def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without a clean copy of the frames.
 
-def equal_logits(frames: Tensor, layout: Layout) -> Tensor:
-    """What a softmax turns into 1 / (number of real frames)."""
-    return frames.new_zeros(layout.frame_shape, dtype=compute_dtype(frames))
+        Example:
+            >>> import torch, framealign
+            >>> frames = torch.tensor([[[1.0], [3.0], [100.0]]])
+            >>> framealign.MeanPooling().embed(frames, torch.tensor([[True, True, False]]))
+            tensor([[2.]])
+        """
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = pool(frames, layout_of(frames, mask, cu_seqlens), self.backend)
+        return utterance

@@ -72,3 +72,14 @@ class SelfAttentionPooling(nn.Module):
         frames = self.encoder(frames, layout)
         utterance, weights = self.scorer.pool(frames, layout, self.backend)
         return Pooled(utterance, weights, frames, cls=None)
+
+    def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The utterance vectors alone, (batch, dim): `forward(...).utterance`; its frames are encoded all the same.
+
+        Example:
+            >>> import torch, framealign
+            >>> framealign.SelfAttentionPooling(64).embed(torch.randn(2, 50, 64)).shape
+            torch.Size([2, 64])
+        """
+        pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
+        return pooled.utterance

@@ -6,7 +6,6 @@ from framealign._checks import check_frames, check_integer
 from framealign.functional.attentive_statistics import pool_statistics
 from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import layout_of
-from framealign.pooling.mean import equal_logits
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -56,5 +55,17 @@ class StatisticsPooling(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = pool_statistics(frames, layout, logits=equal_logits(frames, layout))
+        utterance, weights = pool_statistics(frames, layout)
         return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+
+    def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The utterance vectors alone, (batch, 2 * dim): `forward(...).utterance`, without a clean copy of the frames.
+
+        Example:
+            >>> import torch, framealign
+            >>> framealign.StatisticsPooling().embed(torch.tensor([[[1.0], [3.0]]]))
+            tensor([[2., 1.]])
+        """
+        check_frames(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = pool_statistics(frames, layout_of(frames, mask, cu_seqlens))
+        return utterance

@@ -1,0 +1,1 @@
+"""The parts of `gpu.py`: each measures one thing in a process of its own."""

@@ -1,0 +1,516 @@
+"""A training of wav2vec2-base's shapes: the usual script, and the recipe with its batches made ready beside the GPU.
+
+Random weights, and noise as long as IEMOCAP's utterances: the clock hears neither. The recipe's rows are its own
+`train_epoch`, each time over one window's worth of utterances of the whole corpus, drawn anew: what a real epoch gives
+the GPU, shapes that it has not seen among them.
+"""
+
+import contextlib
+import copy
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim import AdamW
+
+# before benchmarks/, or its script of that name would be found instead of the package
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+from accelerate import Accelerator
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+import plain_script
+from on_gpu.options import Options
+from recipe.audio import SAMPLE_RATE
+from recipe.backbones.huggingface import HuggingFaceBackbone, tiny
+from recipe.batches import Batch, UtteranceFeatures, parts, training_steps
+from recipe.corpora import FOUR_CLASSES, Utterance
+from recipe.model import EmotionModel, Trainee
+from recipe.progress import Progress
+from recipe.settings import Settings, default_settings
+from recipe.systems import PROPOSED, STAGE_1, System, paper_systems
+from recipe.training import parameter_groups, train_epoch
+from utterances import corpus_seconds, frame_count, iemocap_release, padded_frames
+
+NEEDS = ("transformers", "accelerate", "torchaudio", "safetensors", "numpy", "sklearn", "scipy", "tqdm", "tensorboard")
+
+BUDGETS = (3_200, 16_000, 64_000)  # the default, which is a CPU's; and two for GPUs
+Save = Callable[[dict[str, Any]], None]
+
+
+class Row(NamedTuple):
+    key: str
+    name: str
+    group: str  # rows of a group are measured in turns, with one model
+    frame_budget: int = 0  # of the recipe
+    ahead: bool = True
+    bf16: bool = True
+    read_mask: bool = False  # by transformers, in every pass
+    cudnn: bool = True  # attention of cuDNN, where PyTorch prefers it
+    profiled: bool = False
+
+
+def all_rows() -> list[Row]:
+    small, middle, large = BUDGETS
+
+    def recipe(stage: int, budget: int, ahead: bool = True, **other: Any) -> Row:
+        how = "made ahead" if ahead else "made in the step"
+        key = f"stage-{stage}-{budget}{'' if ahead else '-in-step'}"
+        return Row(key, f"budget {budget}, batches {how}", f"stage {stage}", budget, ahead, **other)
+
+    varied = recipe(1, middle)
+    return [
+        recipe(1, middle, profiled=True),
+        recipe(1, middle, ahead=False, profiled=True),
+        recipe(1, small, profiled=True),
+        recipe(1, small, ahead=False),
+        recipe(1, large),
+        varied._replace(key="stage-1-read-mask", name=f"{varied.name}, transformers reads the mask", read_mask=True),
+        varied._replace(key="stage-1-no-cudnn", name=f"{varied.name}, no attention of cuDNN", cudnn=False),
+        recipe(2, middle, profiled=True),
+        recipe(2, middle, ahead=False, profiled=True),
+        recipe(2, small),
+        Row("usual-bf16", "the usual script, bf16", "usual, bf16", profiled=True),
+        Row("usual-float32", "the usual script, float32", "usual, float32", bf16=False, profiled=True),
+    ]
+
+
+# Of the time, what may have gone when a group's last epoch begins
+UNTIL = {"stage 1": 0.42, "stage 2": 0.64, "usual, bf16": 0.74, "usual, float32": 0.88}
+TITLES = {"stage 1": "The recipe, stage 1 (attentive pooling)", "stage 2": f"The recipe, stage 2 ({PROPOSED})"}
+
+
+class Sizes(NamedTuple):
+    """Utterances of an optimiser's step, of an epoch that is timed and of one that is profiled; and rounds at most."""
+
+    batch: int
+    epoch: int
+    usual_epoch: int
+    profiled: int
+    usual_profiled: int
+    rounds: int
+
+
+class Corpus(NamedTuple):
+    """The lengths of IEMOCAP's utterances, and long noise to cut them from: sound, and features of it."""
+
+    samples: list[int]
+    source: str
+    noise: Tensor
+    features: dict[str, Tensor]  # half precision, on the host, each in memory of its own as those of the cache are
+
+    def draw(self, count: int, number: int) -> list[int]:
+        generator = torch.Generator().manual_seed(number)
+        return torch.randperm(len(self.samples), generator=generator)[:count].tolist()
+
+    def training(self, indices: Sequence[int], ahead: bool) -> UtteranceFeatures:
+        utterances = [Utterance(str(i), Path(), FOUR_CLASSES[i % len(FOUR_CLASSES)], "") for i in indices]
+        kind = UtteranceFeatures if ahead else MadeInTheStep
+        return kind(utterances, self.features, FOUR_CLASSES)
+
+
+class MadeInTheStep(UtteranceFeatures):
+    """Pads and copies a batch when the step asks for it, from memory that is not pinned."""
+
+    def batches(self, passes: Sequence[Sequence[int]], device: torch.device) -> Iterator[Batch]:
+        yield from (self.batch(indices, device) for indices in passes)
+
+
+def measure(options: Options, save: Save) -> None:
+    """Measure row by row until the time is up, and save what is known after each."""
+    # the process's time counts too, most of which went into imports
+    began = time.perf_counter() - min(time.process_time(), 0.2 * options.seconds)
+    torch.manual_seed(0)
+    sizes = Sizes(4, 8, 4, 4, 4, 1) if options.tiny else Sizes(16, 800, 240, 320, 64, 6)
+    settings = replace(default_settings("tiny" if options.tiny else "facebook/wav2vec2-base"), batch_size=sizes.batch)
+    backbone = make_backbone(options.tiny)
+    corpus = make_corpus(backbone, options, 48 if options.tiny else None)
+    rows = all_rows()
+    results: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(options.device) if on_gpu(options) else "CPU",
+        "gpu": on_gpu(options),
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "lengths": {"source": corpus.source, "utterances": len(corpus.samples)},
+        "sizes": sizes._asdict(),
+        "longest_step": sizes.batch * frame_count(max(corpus.samples)),
+        "rows": [],
+        "longest": [],
+        "waits": {},
+    }
+    prepare = {"stage 1": recipe_group, "stage 2": recipe_group}
+    for group, until in UNTIL.items():
+        until = began + until * options.seconds
+        results["rows"] += [record(row) for row in rows if row.group == group]
+        own = results["rows"][-sum(row.group == group for row in rows) :]
+        run = prepare.get(group, usual_group)(group, backbone, corpus, settings, sizes, options)
+        measure_group(own, run, sizes, until, options, lambda: save(results))
+        if group in prepare and time.perf_counter() < until + 0.1 * options.seconds:
+            results["longest"] += longest_steps(group, run, corpus, sizes, options)
+            results["waits"][group] = waits(run, sizes, options)
+        del run
+        free(options)
+        results["seconds"] = time.perf_counter() - began
+        save(results)
+
+
+def on_gpu(options: Options) -> bool:
+    return options.device.type == "cuda"
+
+
+def record(row: Row) -> dict[str, Any]:
+    measured: dict[str, Any] = {name: [] for name in ("seconds", "utterances", "frames", "padded", "peak_bytes")}
+    return {**row._asdict(), **measured, "busy": None, "error": None}
+
+
+def make_backbone(small: bool) -> HuggingFaceBackbone:
+    if small:
+        return tiny()
+    return HuggingFaceBackbone(Wav2Vec2Model(Wav2Vec2Config(layerdrop=0.0, apply_spec_augment=False)), normalise=True)
+
+
+def make_corpus(backbone: HuggingFaceBackbone, options: Options, count: int | None) -> Corpus:
+    """Of the whole corpus, or of `count` utterances spread over its lengths."""
+    seconds, source = corpus_seconds(iemocap_release())
+    if count is not None:
+        seconds = seconds[len(seconds) // (2 * count) :: len(seconds) // count][:count]
+    samples = [round(SAMPLE_RATE * length) for length in seconds]
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(max(samples), generator=generator)
+    front_end = copy.deepcopy(backbone).to(options.device)
+    long = front_end.features(noise.to(options.device)).cpu().half()
+    features = {}
+    for index, length in enumerate(samples):
+        frames = frame_count(length)
+        start = int(torch.randint(len(long) - frames + 1, (), generator=generator))
+        features[str(index)] = long[start : start + frames].clone()
+    return Corpus(samples, source, noise, features)
+
+
+class Epoch(NamedTuple):
+    """What one pass over some utterances cost."""
+
+    seconds: float
+    utterances: int
+    frames: int
+    padded: int
+
+
+Run = Callable[[Row, list[int], int], Epoch]  # over these utterances, in an order that the number tells
+
+
+def recipe_group(
+    group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, sizes: Sizes, options: Options
+) -> tuple[Run, Corpus]:
+    """As recipe.run and recipe.training set it up, and train."""
+    system: System = STAGE_1 if group == "stage 1" else paper_systems(settings)[-1]
+    stage = system.training(settings)
+    accelerator = Accelerator(cpu=not on_gpu(options), mixed_precision="bf16")
+    own = copy.deepcopy(backbone)
+    pooling = system.build_pooling(own.dim, settings)
+    model = EmotionModel(own, pooling, len(FOUR_CLASSES)).to(options.device)
+    optimizer = AdamW(parameter_groups(model, stage), weight_decay=settings.weight_decay, fused=True)
+    trainee, prepared_optimizer = accelerator.prepare(Trainee(model, system.objective()), optimizer)
+    unread = own.model.config._attn_implementation
+
+    def run(row: Row, indices: list[int], number: int) -> Epoch:
+        own.model.set_attn_implementation("sdpa" if row.read_mask else unread)
+        train = corpus.training(indices, row.ahead)
+        budget = max(row.frame_budget, max(train.lengths))
+        chosen = replace(settings, frame_budget=budget)
+        steps = training_steps(train.lengths, settings.batch_size, seed=number, epoch=1)
+        padded = sum(padded_frames(parts(step, train.lengths, budget), train.lengths) for step in steps)
+        with Progress(len(steps), 0, disable=True) as progress, attention(row, options):
+            began = now(options)
+            train_epoch(
+                trainee, prepared_optimizer, train, stage, chosen, accelerator, seed=number, epoch=1, progress=progress
+            )
+            return Epoch(now(options) - began, len(train), sum(train.lengths), padded)
+
+    return run, corpus
+
+
+def usual_group(
+    group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, sizes: Sizes, options: Options
+) -> tuple[Run, Corpus]:
+    """plain_script.py; its waveforms are in memory, so that it reads no files either."""
+    classifier = plain_script.Classifier(copy.deepcopy(backbone.model).requires_grad_(True), len(FOUR_CLASSES))
+    classifier.to(options.device)
+    optimizer = AdamW(classifier.parameters(), lr=1e-5)
+
+    def run(row: Row, indices: list[int], number: int) -> Epoch:
+        waveforms = {i: corpus.noise[-corpus.samples[i] :].clone() for i in indices}
+        frames = {i: frame_count(corpus.samples[i]) for i in indices}
+        batches = [indices[start : start + sizes.batch] for start in range(0, len(indices), sizes.batch)]
+
+        def load(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
+            labels = torch.tensor([i % len(FOUR_CLASSES) for i in batch])
+            return pad_sequence([waveforms[i] for i in batch], batch_first=True), labels
+
+        with attention(row, options):
+            began = now(options)
+            plain_script.train_epoch(classifier, optimizer, [[batch] for batch in batches], load, row.bf16)
+            seconds = now(options) - began
+        padded = sum(len(batch) * max(frames[i] for i in batch) for batch in batches)
+        return Epoch(seconds, len(indices), sum(frames.values()), padded)
+
+    return run, corpus
+
+
+@contextlib.contextmanager
+def attention(row: Row, options: Options) -> Iterator[None]:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(before and row.cudnn)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def now(options: Options) -> float:
+    """When all is done that the device was asked for."""
+    if on_gpu(options):
+        torch.cuda.synchronize(options.device)
+    return time.perf_counter()
+
+
+def measure_group(
+    records: list[dict[str, Any]],
+    made: tuple[Run, Corpus],
+    sizes: Sizes,
+    until: float,
+    options: Options,
+    save: Callable[[], None],
+) -> None:
+    run, corpus = made
+    rows = {found["key"]: Row(**{name: found[name] for name in Row._fields}) for found in records}
+    count = sizes.usual_epoch if records[0]["group"].startswith("usual") else sizes.epoch
+    draws = iter(range(1, 10_000))
+
+    def guarded(found: dict[str, Any], what: Callable[[Row], None]) -> None:
+        try:
+            what(rows[found["key"]])
+        except torch.OutOfMemoryError:
+            found["error"] = "out of memory"
+            free(options)
+
+    def epoch(found: dict[str, Any], row: Row) -> None:
+        if on_gpu(options):
+            torch.cuda.reset_peak_memory_stats(options.device)
+        number = next(draws)
+        for name, value in run(row, corpus.draw(count, number), number)._asdict().items():
+            found[name].append(value)
+        if on_gpu(options):
+            found["peak_bytes"].append(torch.cuda.max_memory_allocated(options.device))
+
+    # kernels are loaded and memory is taken, by utterances that are drawn for this alone
+    for found in records:
+        share = 5 if found is records[0] else 20
+        warm_up = corpus.draw(max(sizes.batch, count // share), 0)
+        guarded(found, lambda row, warm_up=warm_up: run(row, warm_up, 0) and None)
+    for number in range(sizes.rounds):
+        # there and back, so that a machine that becomes slower is no row's fault
+        for found in records[:: 1 if number % 2 == 0 else -1]:
+            first = found is records[0] and not found["seconds"]  # is measured whatever the time
+            if found["error"] is None and (first or time.perf_counter() < until):
+                guarded(found, lambda row, found=found: epoch(found, row))
+                save()
+        if number == 0 and on_gpu(options):
+            for found in records:
+                if found["profiled"] and found["error"] is None and time.perf_counter() < until:
+                    guarded(found, lambda row, found=found: found.update(busy=busy(run, row, corpus, sizes, options)))
+                    save()
+        if time.perf_counter() > until:
+            break
+
+
+def busy(run: Run, row: Row, corpus: Corpus, sizes: Sizes, options: Options) -> dict[str, float]:
+    """How long the GPU computed in an epoch, under the profiler; and how long the same takes without it.
+
+    Kernels take as long under the profiler as they do without. The host does not: it launches more slowly.
+    """
+    count = sizes.usual_profiled if row.group.startswith("usual") else sizes.profiled
+    utterances, activity = corpus.draw(count, 20_000), torch.profiler.ProfilerActivity.CUDA
+    run(row, utterances, 20_000)  # its shapes are known then
+    plain = [run(row, utterances, 20_000).seconds for _ in range(2)]
+    with torch.profiler.profile(activities=[activity]) as profiler:
+        profiled = run(row, utterances, 20_000).seconds
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    kernels = spans(events, "kernel")
+    every = spans(events, "kernel", "gpu_memcpy", "gpu_memset")
+    return {
+        "kernels": covered(kernels),
+        "kernels_and_copies": covered(every),
+        "window": max(end for _, end in every) - min(start for start, _ in every),
+        "profiled_seconds": profiled,
+        "seconds": min(plain),
+        "launched": len(kernels),
+    }
+
+
+def spans(events: list[dict[str, Any]], *kinds: str) -> list[tuple[float, float]]:
+    """When events of these kinds began and ended, in seconds."""
+    return [
+        (1e-6 * event["ts"], 1e-6 * (event["ts"] + event["dur"]))
+        for event in events
+        if event.get("ph") == "X" and event.get("cat") in kinds
+    ]
+
+
+def covered(found: Sequence[tuple[float, float]]) -> float:
+    """The time in which at least one of the spans goes on."""
+    total, reached = 0.0, -float("inf")
+    for start, end in sorted(found):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def longest_steps(
+    group: str, made: tuple[Run, Corpus], corpus: Corpus, sizes: Sizes, options: Options
+) -> list[dict[str, Any]]:
+    """The peak memory of the step that has the corpus's longest utterances, under each budget."""
+    run, _ = made
+    longest = sorted(range(len(corpus.samples)), key=corpus.samples.__getitem__)[-sizes.batch :]
+    found = []
+    for budget in BUDGETS:
+        free(options)
+        if on_gpu(options):
+            torch.cuda.reset_peak_memory_stats(options.device)
+        peak: int | None = None
+        try:
+            padded = run(Row("longest", "", group, budget), longest, 0).padded
+            if on_gpu(options):
+                peak = torch.cuda.max_memory_allocated(options.device)
+        except torch.OutOfMemoryError:
+            padded = 0
+        found.append({"group": group, "frame_budget": budget, "peak_bytes": peak, "padded": padded})
+    return found
+
+
+def waits(made: tuple[Run, Corpus], sizes: Sizes, options: Options) -> list[str]:
+    """Where the host waited for the GPU in an epoch of three steps, as PyTorch tells it."""
+    if not on_gpu(options):
+        return []
+    run, corpus = made
+    row = next(row for row in all_rows() if row.ahead)
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run(row, corpus.draw(3 * sizes.batch, 3), 3)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    places = Counter(
+        f"{'/'.join(Path(warning.filename).parts[-2:])}:{warning.lineno}"
+        for warning in caught
+        if "called a synchronizing" in str(warning.message)
+    )
+    return [f"{place}, {count} times" for place, count in places.items()]
+
+
+def free(options: Options) -> None:
+    gc.collect()
+    if on_gpu(options):
+        torch.cuda.empty_cache()
+
+
+def table(results: dict[str, Any]) -> str:
+    sizes = results["sizes"]
+    parts = [
+        f"Random weights, {results['parameters'] / 1e6:.1f} M parameters. Utterances as long as IEMOCAP's "
+        f"({results['lengths']['source']}), of noise; steps of {sizes['batch']}. A timed epoch of the recipe has "
+        f"{sizes['epoch']} of them, drawn anew each time, one of the usual script {sizes['usual_epoch']}. The "
+        "recipe's features are a frozen CNN's, in float16 on the host, and it trains in bf16. The usual script trains "
+        "its CNN, on waveforms that are in memory already. Median over the rounds; no epoch is timed twice.",
+    ]
+    usual = [row for row in results["rows"] if row["group"].startswith("usual")]
+    for group, title in TITLES.items():
+        if rows := [row for row in results["rows"] if row["group"] == group]:
+            parts.append(f"**{title}**\n\n{rows_table(rows, usual, results['gpu'])}")
+    if usual:
+        parts.append(f"**The usual script**\n\n{rows_table(usual, [], results['gpu'])}")
+    parts.append(
+        "*Computing* is the time in which kernels run, over the time that the same epoch takes without the profiler; "
+        "in brackets, over the window from the first to the last of them under the profiler, which slows the host "
+        "down. Kernels take the same time in both."
+        if results["gpu"]
+        else "The share in which a GPU computes and its memory are not measured on a CPU."
+    )
+    if results["gpu"] and results["longest"]:
+        parts.append(longest_text(results))
+    for group, places in results["waits"].items():
+        if results["gpu"]:
+            where = "; ".join(places) or "nowhere"
+            parts.append(f"In an epoch of three steps of {group} the host waits for the GPU: {where}.")
+    return "\n\n".join(parts)
+
+
+def rows_table(rows: Sequence[dict[str, Any]], usual: Sequence[dict[str, Any]], gpu: bool) -> str:
+    against = {row["key"]: speed(row, "frames") for row in usual if row["seconds"]}
+    header = ["", "utterances/s", "real frames/s", "real", "computing", "peak memory, GB"]
+    header += [f"times {row['name']}" for row in usual if row["key"] in against] + ["rounds", "first round"]
+    lines = [header, ["---"] * len(header)]
+    for row in rows:
+        if not row["seconds"]:
+            lines.append([row["name"], row["error"] or "no time left", *[""] * (len(header) - 2)])
+            continue
+        lines.append(
+            [
+                row["name"],
+                f"{speed(row, 'utterances'):.4g}{spread(row)}",
+                f"{speed(row, 'frames'):.4g}",
+                f"{sum(row['frames']) / sum(row['padded']):.2f}",
+                computing(row["busy"], gpu),
+                f"{max(row['peak_bytes']) / 1e9:.1f}" if row["peak_bytes"] else "not measured",
+                *(f"{speed(row, 'frames') / value:.1f}" for value in against.values()),
+                str(len(row["seconds"])),
+                f"{row['utterances'][0] / row['seconds'][0]:.4g}",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def speed(row: dict[str, Any], of: str) -> float:
+    """Median over the rounds, a second."""
+    return statistics.median(count / seconds for count, seconds in zip(row[of], row["seconds"], strict=True))
+
+
+def spread(row: dict[str, Any]) -> str:
+    speeds = [count / seconds for count, seconds in zip(row["frames"], row["seconds"], strict=True)]
+    return f" ±{50 * (max(speeds) - min(speeds)) / statistics.median(speeds):.0f}%" if len(speeds) > 1 else ""
+
+
+def computing(found: dict[str, float] | None, gpu: bool) -> str:
+    if not gpu:
+        return "not measured on a CPU"
+    if found is None:
+        return ""
+    return f"{found['kernels'] / found['seconds']:.0%} ({found['kernels'] / found['window']:.0%})"
+
+
+def longest_text(results: dict[str, Any]) -> str:
+    lines = [
+        f"- {found['group']}, budget {found['frame_budget']}: "
+        + ("out of memory" if found["peak_bytes"] is None else f"{found['peak_bytes'] / 1e9:.1f} GB")
+        for found in results["longest"]
+    ]
+    return (
+        f"Peak memory of the step with the {results['sizes']['batch']} longest utterances; "
+        f"{results['longest_step']} frames are the most that a step can be padded to.\n\n" + "\n".join(lines)
+    )
