@@ -66,7 +66,9 @@ def main() -> int:
             failed.append(name)
             print(f"{name}: {reason}\n", flush=True)
     written = sorted(path.name for path in arguments.out.glob("*.json"))
-    print(f"In {arguments.out}: {', '.join(written) or 'nothing'}." + (f" Not whole: {', '.join(failed)}." * bool(failed)))
+    print(
+        f"In {arguments.out}: {', '.join(written) or 'nothing'}." + (f" Not whole: {', '.join(failed)}." * bool(failed))
+    )
     return 1 if failed else 0
 
 
@@ -133,7 +135,6 @@ def shown(name: str, results: dict[str, Any]) -> str:
 def child(arguments: argparse.Namespace) -> None:
     sys.path[:0] = map(str, PATHS)
     import torch
-
     from on_gpu.options import Options
 
     device = torch.device(arguments.device)

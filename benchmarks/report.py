@@ -39,12 +39,15 @@ def table(rows: list[dict[str, Any]], op: str) -> str:
     lines = [[*header, "faster than ours"], ["---"] * (len(header) + 1)]
     for row in rows:
         variants = row["variants"]
-        ratios = {name: variants[name]["median_ms"] / variants[ours]["median_ms"] for name in others}
+        ratios = {
+            name: variants[name]["median_ms"] / variants[ours]["median_ms"] for name in others if name in variants
+        }
         faster = [f"**{name}**" for name, ratio in ratios.items() if ratio < 1]
         shape = f"{row['shape_name']} ({', '.join(map(str, row['shape']))})"
         cells = [shape, f"{row['valid']:.2f}", row["direction"], row["allocator"], f"{row['copy_ms']:.3g}"]
-        cells += [cell(variants[name], row["frames_bytes"]) for name in names]
-        lines.append([*cells, *(f"{ratio:.2f}" for ratio in ratios.values()), ", ".join(faster)])
+        cells += [cell(variants[name], row["frames_bytes"]) if name in variants else "not run" for name in names]
+        cells += [f"{ratios[name]:.2f}" if name in ratios else "" for name in others]
+        lines.append([*cells, ", ".join(faster)])
     return f"### {op}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

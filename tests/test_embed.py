@@ -25,6 +25,7 @@ from cases import (
 )
 from framealign import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling, lengths_to_mask
 from framealign.kernels import attentive
+from framealign.layout import Padded
 
 each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -109,6 +110,14 @@ def test_no_gradient_on_padding_where_an_infinite_one_arrives(case: Case) -> Non
     (gradient,) = torch.autograd.grad(module.embed(frames, SHORT), frames, infinite)
     assert not gradient[~SHORT].any()
     assert not gradient[SHORT].isfinite().any()
+
+
+def test_no_gradient_to_the_weight_of_padding() -> None:
+    frames, weights = torch.randn(4, 5, DIM), SHORT.float().requires_grad_()
+    frames[~SHORT] = torch.nan
+    attentive.weighted_sum(frames, weights, Padded(frames, SHORT)).sum().backward()
+    assert not weights.grad[~SHORT].any()
+    assert_close(weights.grad[SHORT], frames.sum(dim=2)[SHORT])
 
 
 @pytest.mark.parametrize("case", OF_ONE_READ, ids=str)

@@ -40,7 +40,8 @@ def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
         }
     save(results)
     results["bandwidth"] = {
-        f"{size / 2**20:.0f} MiB": bandwidth(size, options) for size in ([2**16] if options.tiny else [2**26, 2**28, 2**31])
+        f"{size / 2**20:.0f} MiB": bandwidth(size, options)
+        for size in ([2**16] if options.tiny else [2**26, 2**28, 2**31])
     }
     results["copy_bytes_per_s"] = max(results["bandwidth"].values())
     save(results)

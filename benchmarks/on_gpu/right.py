@@ -70,7 +70,9 @@ def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
 
     share_out("right", tasks, options, done)
     results["sanitizer"] = {} if options.tiny else sanitize()
-    results["broken"] += sum(not said.startswith("clean") for said in results["sanitizer"].values() if "not" not in said)
+    results["broken"] += sum(
+        not said.startswith("clean") for said in results["sanitizer"].values() if "not" not in said
+    )
     save(results)
 
 
@@ -150,7 +152,9 @@ def check_operator(
         exact, gains = by_hand(inputs, **call)
         with plain_path():
             plain = outcome(inputs, **call)
-        kernel = "kernel" if dispatch.why_not_triton(inputs["frames"], inputs["frames"].float()[:, None]) is None else ""
+        kernel = (
+            "kernel" if dispatch.why_not_triton(inputs["frames"], inputs["frames"].float()[:, None]) is None else ""
+        )
         for backend in ("auto", "eager", *(["triton"] if kernel else [])):
             name = f"{backend}, {asked}, {layout}"
             found = outcome(inputs, **call, backend=backend)
@@ -205,9 +209,7 @@ def outcome(inputs: Tensors, *, attend: bool, norms: bool, **call: Any) -> Tenso
 def with_gradients(outputs: Tensors, leaves: Tensors) -> Tensors:
     joined = [value for value in outputs.values() if value.requires_grad]
     directions = [direction(value) for value in joined]
-    found = torch.autograd.grad(
-        joined, list(leaves.values()), directions, allow_unused=True, materialize_grads=True
-    )
+    found = torch.autograd.grad(joined, list(leaves.values()), directions, allow_unused=True, materialize_grads=True)
     gradients = {f"g_{name}": value for name, value in zip(leaves, found, strict=True)}
     return {name: value.detach() for name, value in outputs.items()} | gradients
 

@@ -98,9 +98,7 @@ def make(
         cu_seqlens, where = cu_seqlens.to(device), None
     else:
         where = mask.to(device)
-    there = {
-        key: value.detach().to(device).requires_grad_(value.is_floating_point()) for key, value in inputs.items()
-    }
+    there = {key: value.detach().to(device).requires_grad_(value.is_floating_point()) for key, value in inputs.items()}
     return there, where, cu_seqlens
 
 
@@ -208,7 +206,10 @@ def compiled(name: str, layout: str, backend: str, compiler: str, options: Optio
         for key, value in values_and_gradients(faster, flat, where, cu_seqlens, inputs).items():
             largest = max(largest, value)
             if not value <= 1e-3:
-                return {"error": f"pattern {seed}: {key} is {value:.1e} from the eager one", "graphs": counter.frame_count}
+                return {
+                    "error": f"pattern {seed}: {key} is {value:.1e} from the eager one",
+                    "graphs": counter.frame_count,
+                }
     found: dict[str, Any] = {"graphs": counter.frame_count, "largest difference": largest}
     if counter.frame_count != 1:
         found["error"] = f"{counter.frame_count} graphs"

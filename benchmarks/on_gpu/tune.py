@@ -42,7 +42,9 @@ def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
             results["rows"].append(found)
         save(results)
 
-    tasks = [list(task) for task in product(("objective", "EAL", "attention"), (768, 64), DTYPES, ("backward", "forward"))]
+    tasks = [
+        list(task) for task in product(("objective", "EAL", "attention"), (768, 64), DTYPES, ("backward", "forward"))
+    ]
     if options.tiny:
         tasks = [["EAL", 64, "float32", "backward"]]
     compile_then_measure("tune", tasks, results["copy_bytes_per_s"], options, end - 3, done)
@@ -82,7 +84,10 @@ def prepare(task: list[Any], seconds: float, options: Options) -> dict[str, Any]
     asked, dim, dtype, direction = task
     until, run = time.monotonic() + seconds, problem(task, options)
     found = prepared[json.dumps(task)] = []
-    for launch in (kernels.launches(dim, DTYPES[dtype].itemsize, *ASKED[asked]), *launches(dim, dtype, ASKED[asked][0], options.tiny)):
+    for launch in (
+        kernels.launches(dim, DTYPES[dtype].itemsize, *ASKED[asked]),
+        *launches(dim, dtype, ASKED[asked][0], options.tiny),
+    ):
         launch = getattr(launch, direction, launch)
         if time.monotonic() > until:
             break
@@ -142,7 +147,7 @@ def problem(task: list[Any], options: Options) -> Callable[[], object]:
 
 HEAD = '''"""How the kernels over the frames are launched where that was measured; written by `benchmarks/on_gpu/tune.py`."""
 
-# On {device}; every launch that was timed: benchmarks/results
+# On an {device}, frames (64, 750, 768) and (64, 4000, 64); all that was timed: benchmarks/results
 # (direction, bytes of an element, block of dimensions, columns, attends):
 #     (frames of a program, frames of a tile, warps, whether columns stay in registers, tiles on their way at once)
 MEASURED: dict[tuple[str, int, int, int, bool], tuple[int, int, int, bool, int]] = {{
@@ -176,4 +181,6 @@ def table(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     found = json.loads(Path(sys.argv[1]).read_text())
-    Path(__file__).parents[2].joinpath("src/framealign/kernels/measured_launches.py").write_text(measured_launches(found))
+    Path(__file__).parents[2].joinpath("src/framealign/kernels/measured_launches.py").write_text(
+        measured_launches(found)
+    )

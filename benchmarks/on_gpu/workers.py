@@ -37,7 +37,7 @@ class Worker:
             self.process.stdin.write(json.dumps(task) + "\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):
             answer = ""
         if not answer:
             return {"error": f"the process ended with {self.process.wait()}"}
@@ -126,12 +126,19 @@ def compile_then_measure(
     threads = [threading.Thread(target=get_ready, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    for thread, worker in zip(threads, workers, strict=True):
+        thread.join(max(0.0, compiled_by - time.monotonic()))
+        if thread.is_alive():  # a single compilation that takes as long as all others: without it, and what it holds
+            worker.end()
+            thread.join()
     for task in tasks:
         if (worker := ready.get(json.dumps(task))) is not None:
             in_time = time.monotonic() < until
-            done(task, worker.ask(["measure", task, argument]) if in_time else {"error": "not measured in time"}, "measure")
+            done(
+                task,
+                worker.ask(["measure", task, argument]) if in_time else {"error": "not measured in time"},
+                "measure",
+            )
     for worker in workers:
         worker.end()
 

@@ -59,8 +59,10 @@ class Padded:
 
     def equal_weights(self, dtype: torch.dtype) -> Tensor:
         """1 / (number of real frames), and 0 on padding."""
-        share = self.counts.clamp_min(1).to(dtype).reciprocal()[:, None]
-        return share.repeat(1, self.frame_shape[1]) if self.mask is None else self.mask * share
+        if self.mask is None:
+            return self.counts.clamp_min(1).to(dtype).reciprocal()[:, None].repeat(1, self.frame_shape[1])
+        real = self.mask.to(dtype)
+        return real / real.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 class Packed:
@@ -74,8 +76,11 @@ class Packed:
     def __init__(self, like: Tensor, cu_seqlens: Tensor) -> None:
         self.cu_seqlens, self.batch, self.frame_shape = cu_seqlens, cu_seqlens.shape[0] - 1, like.shape[:1]
         self.counts = cu_seqlens.diff().long()
-        rows = torch.arange(like.shape[0], device=cu_seqlens.device, dtype=cu_seqlens.dtype)
-        self.utterance = torch.bucketize(rows, cu_seqlens[1:], right=True)
+        # Not among `cu_seqlens[1:]`: the compiler of torch 2.11 searches a slice from the start of what it was cut
+        # from (pytorch#161609), and the last frames would belong to an utterance that is not there
+        ends = self.counts.cumsum(0)
+        rows = torch.arange(like.shape[0], device=cu_seqlens.device, dtype=ends.dtype)
+        self.utterance = torch.bucketize(rows, ends, right=True)
 
     def lengths_on_host(self) -> list[int] | None:
         """Numbers of frames, where they can be read without waiting for a device."""

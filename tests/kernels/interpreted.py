@@ -22,6 +22,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 import triton.language as tl
 from triton.runtime import interpreter
 
+from framealign.kernels import measured_launches
 from framealign.kernels import triton_frame_stats as kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton.runtime.interpreter")
@@ -402,3 +403,24 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason(8000, 2) == "there are 2 columns of 8000 dimensions, and at this size the kernels hold at most 1."
     monkeypatch.setattr(kernels.triton, "__version__", "3.2.0+git")
     assert reason(768, 1) == "Triton is 3.2.0+git, and the kernels need 3.3."
+
+
+def test_columns_that_are_one_for_all_utterances() -> None:
+    """As attentive pooling gives its query: expanded, with a stride of 0."""
+    problem = make(MASKS["an empty utterance"], columns=2)
+    one = problem.columns[:1].expand_as(problem.columns)
+    assert_matches_oracle(problem._replace(columns=one))
+    assert_equal(run(problem._replace(columns=one)), run(problem._replace(columns=one.clone())))
+
+
+@pytest.mark.parametrize("key", measured_launches.MEASURED, ids=str)
+def test_every_measured_launch(key: tuple[str, int, int, int, bool]) -> None:
+    _, itemsize, block, columns, attend = key
+    problem = make(long_mask(), dim=block - 3, columns=columns, attention="column" if attend else "none")
+    dtype = torch.float32 if itemsize == 4 else torch.bfloat16
+    problem = problem._replace(frames=problem.frames.to(dtype), columns=problem.columns / block**0.5)
+    actual, eager, exact = run(problem), expected(problem, torch.float32), expected(problem)
+    for name, reference in exact.items():
+        if reference is not None and reference.numel():
+            error, allowed = ((found[name].double() - reference).norm() for found in (actual, eager))
+            assert error <= max(2 * allowed, 1e-6 * reference.norm()), name

@@ -26,6 +26,7 @@ from triton.compiler import ASTSource
 from triton.runtime import JITFunction
 
 from framealign.kernels import triton_frame_stats as kernels
+from framealign.kernels.measured_launches import MEASURED
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = [name for name, value in vars(kernels).items() if name.endswith("_kernel") and isinstance(value, JITFunction)]
@@ -163,6 +164,24 @@ def test_aligned_rows(
     if dtype == torch.bfloat16:  # rounds to nearest, which the interpreter does not
         assert "F2FP.BF16" in backward.sass
         assert ".RZ" not in "".join(re.findall(r"F2FP\S*", backward.sass))
+
+
+@pytest.mark.parametrize("key", MEASURED, ids=str)
+@pytest.mark.parametrize("capability", [80, 90])
+def test_measured_launches(
+    key: tuple[str, int, int, int, bool], capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those chosen on a card hold all they keep in registers, and reach the frames in whole words."""
+    direction, itemsize, block, columns, attend = key
+    frames = torch.zeros(16, 64, block, dtype=torch.float32 if itemsize == 4 else torch.bfloat16)
+    recorders = launch(monkeypatch, frames, columns, attend=attend)
+    binary = compiled(recorders[f"{direction}_kernel"], capability, tmp_path)
+    assert_no_spills(binary)
+    # what is on its way ahead of its tile goes to shared memory, without passing through a register
+    kind = "LDGSTS" if "LDGSTS" in binary.sass else "LDG"
+    assert_wide(binary.accesses(kind, "tl.load(pointers"))
+    if direction == "backward":
+        assert_wide(binary.accesses("STG", "tl.store(g_frames"))
 
 
 # Odd and even, up to the largest that `why_not` lets pass

@@ -161,17 +161,28 @@ def _products(vectors: Tensor, frames: Tensor, mask: Tensor | None) -> Tensor:
 
 def _outer_sum(frames: Tensor, mask: Tensor | None, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The gradient of frames whose weights (batch, time) and vectors (batch, dim) are these, and 0 on padding."""
-    gradient = frames.new_empty(frames.shape)
-    for group in Batch(frames, mask, None, frames.dtype).groups_to_map():
-        place, time = group.utterances, group.frames.shape[1]
-        part, (weights, vectors) = gradient[place, :time], terms[0]
-        torch.mul(weights[place, :time, None], vectors[place, None], out=part)
-        for weights, vectors in terms[1:]:
-            part.addcmul_(weights[place, :time, None], vectors[place, None])
-        gradient[place, time:].zero_()
+    if frames.nbytes <= _WORTH_INDEXING:
+        gradient = _outer_products(None, terms)
+    else:
+        gradient = frames.new_empty(frames.shape)
+        for group in Batch(frames, mask, None, frames.dtype).groups_to_map():
+            place, time = group.utterances, group.frames.shape[1]
+            _outer_products(
+                gradient[place, :time], [(weights[place, :time], vectors[place]) for weights, vectors in terms]
+            )
+            gradient[place, time:].zero_()
     if mask is not None and not all(_is_finite(vectors) for _, vectors in terms):
         gradient.masked_fill_(~mask[..., None], 0.0)  # 0 * inf is nan
     return gradient
+
+
+def _outer_products(out: Tensor | None, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The sum of the outer products of weights (batch, time) and vectors (batch, dim), written into `out`."""
+    (weights, vectors), *others = terms
+    total = torch.mul(weights.unsqueeze(2), vectors.unsqueeze(1), out=out)
+    for weights, vectors in others:
+        total.addcmul_(weights.unsqueeze(2), vectors.unsqueeze(1))
+    return total
 
 
 def _is_finite(values: Tensor) -> bool:

@@ -350,7 +350,8 @@ def backward_kernel(
     sums = ()
     if g_columns is not None:
         for _ in tl.static_range(K):
-            sums += (tl.zeros((BLOCK_D,), tl.float32),)
+            # A tile of few dimensions has its frames in several threads, which would have to meet in each tile
+            sums += (tl.zeros((BLOCK_D,) if HOLD else (BLOCK_T, BLOCK_D), tl.float32),)
     held = ()
     if g_frames is not None:
         held = _held(columns + utterance * K * dim, dim, d, within, K, HOLD)
@@ -383,7 +384,8 @@ def backward_kernel(
             new_sums = ()
             for k in tl.static_range(K):
                 to_dot = _to_dot(g_dots, to_last, rows, real, k, K)
-                new_sums += (sums[k] + tl.sum(to_dot[:, None] * z, axis=0),)
+                part = to_dot[:, None] * z
+                new_sums += (sums[k] + (tl.sum(part, axis=0) if HOLD else part),)
             sums = new_sums
         if g_frames is not None:
             if HOLD:
@@ -399,7 +401,7 @@ def backward_kernel(
     if g_columns is not None:
         tl.store(filled + program, 1)
         for k in tl.static_range(K):
-            tl.store(g_columns + (program * K + k) * dim + d, sums[k], mask=within)
+            tl.store(g_columns + (program * K + k) * dim + d, sums[k] if HOLD else tl.sum(sums[k], axis=0), mask=within)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -479,6 +481,7 @@ def forward(
     """Dots, norms, weights and pooled, float32; what is not asked for is empty."""
     dim, count = frames.shape[-1], columns.shape[1]
     launch = launches(dim, frames.itemsize, count, attend).forward
+    columns = columns.contiguous()  # those of one query for all utterances come expanded
     logits, mask, cu_seqlens = _contiguous(logits), _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):
         grid = _grid(frames, cu_seqlens, launch.chunk)
@@ -532,7 +535,7 @@ def backward(
     dim, count = frames.shape[-1], columns.shape[1]
     launch = launches(dim, frames.itemsize, count, attend).backward
     g_dots, g_norms, g_weights, g_pooled = map(_contiguous, (g_dots, g_norms, g_weights, g_pooled))
-    mask, cu_seqlens = _contiguous(mask), _contiguous(cu_seqlens)
+    columns, mask, cu_seqlens = columns.contiguous(), _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):
         grid = _grid(frames, cu_seqlens, launch.chunk)
         center = None
