@@ -246,8 +246,8 @@ def table(results: dict[str, Any]) -> str:
     for row in rows:
         if row["task"][0] == "replayed" and "error" not in row:
             lines.append(
-                f"A captured training step ({row['task'][1]}) replayed with {row['steps']} other batches: losses differ "
-                f"from eager ones by at most {row['largest difference']:.1e}."
+                f"A captured training step ({row['task'][1]}) replayed with {row['steps']} other batches: losses "
+                f"differ from eager ones by at most {row['largest difference']:.1e}."
             )
     graphs = [row for row in rows if row["task"][0] == "compiled" and "error" not in row]
     if graphs:

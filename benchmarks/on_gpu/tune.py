@@ -50,7 +50,7 @@ def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
     compile_then_measure("tune", tasks, results["copy_bytes_per_s"], options, end - 3, done)
 
 
-def launches(dim: int, dtype: str, columns: int, tiny: bool) -> Iterator[kernels.Launch]:
+def launches(dim: int, columns: int, tiny: bool) -> Iterator[kernels.Launch]:
     """Launches whose registers can hold what they keep."""
     block = kernels._block(dim)
     if tiny:
@@ -82,13 +82,11 @@ def work(message: list[Any], options: Options) -> dict[str, Any]:
 def prepare(task: list[Any], seconds: float, options: Options) -> dict[str, Any]:
     """Compile as many as there is time for."""
     asked, dim, dtype, direction = task
+    columns, _ = ASKED[asked]
     until, run = time.monotonic() + seconds, problem(task, options)
     found = prepared[json.dumps(task)] = []
-    for launch in (
-        kernels.launches(dim, DTYPES[dtype].itemsize, *ASKED[asked]),
-        *launches(dim, dtype, ASKED[asked][0], options.tiny),
-    ):
-        launch = getattr(launch, direction, launch)
+    by_the_rule = getattr(kernels.launches_by_rule(dim, DTYPES[dtype].itemsize), direction)
+    for launch in (by_the_rule, *launches(dim, columns, options.tiny)):
         if time.monotonic() > until:
             break
         with_launch(run, launch)
@@ -97,7 +95,7 @@ def prepare(task: list[Any], seconds: float, options: Options) -> dict[str, Any]
 
 
 def timed(task: list[Any], copy_bytes_per_s: float, options: Options) -> dict[str, Any]:
-    asked, dim, dtype, direction = task
+    _, dim, dtype, direction = task
     run, times = problem(task, options), []
     for launch in prepared[json.dumps(task)]:
         milliseconds = card_milliseconds(lambda launch=launch: with_launch(run, launch), options.device, 9)
@@ -107,7 +105,7 @@ def timed(task: list[Any], copy_bytes_per_s: float, options: Options) -> dict[st
         size *= length
     size *= DTYPES[dtype].itemsize
     least = 1e6 * size * (REAL if direction == "forward" else REAL + 1) / copy_bytes_per_s
-    return {"task": task, "least_us": least, "today_us": times[0], "times": sorted(times[1:])}
+    return {"task": task, "least_us": least, "rule_us": times[0], "times": sorted(times[1:])}
 
 
 def with_launch(run: Callable[[], object], launch: kernels.Launch) -> object:
@@ -145,7 +143,10 @@ def problem(task: list[Any], options: Options) -> Callable[[], object]:
     )
 
 
-HEAD = '''"""How the kernels over the frames are launched where that was measured; written by `benchmarks/on_gpu/tune.py`."""
+WRITTEN = (
+    "How the kernels over the frames are launched where that was measured; written by `benchmarks/on_gpu/tune.py`."
+)
+HEAD = '''"""{written}"""
 
 # On an {device}, frames (64, 750, 768) and (64, 4000, 64); all that was timed: benchmarks/results
 # (direction, bytes of an element, block of dimensions, columns, attends):
@@ -158,23 +159,31 @@ def measured_launches(results: dict[str, Any]) -> str:
     """The module with the table. What was not faster by 3 % than the rule's launch stays with the rule."""
     lines = []
     for row in results["rows"]:
-        (asked, dim, dtype, direction), (best, launch) = row["task"], row["times"][0]
-        if best > 0.97 * row["today_us"][0]:
+        (asked, _, dtype, direction), (best, launch) = row["task"], row["times"][0]
+        if best > 0.97 * row["rule_us"][0]:
             continue
         chunk, tile, block, warps, hold, stages = launch
         key = direction, DTYPES[dtype].itemsize, block, *ASKED[asked]
-        comment = f"{best:.1f} us, by the rule {row['today_us'][0]:.1f}, bandwidth allows {row['least_us']:.1f}"
+        comment = f"{best:.1f} us, by the rule {row['rule_us'][0]:.1f}, bandwidth allows {row['least_us']:.1f}"
         lines.append(f"    {key!r}: {(chunk, tile, warps, hold, stages)!r},  # {comment}".replace("'", '"'))
-    return HEAD.format(device=results["device"]) + "\n".join(sorted(lines)) + "\n}\n"
+    return HEAD.format(written=WRITTEN, device=results["device"]) + "\n".join(sorted(lines)) + "\n}\n"
 
 
 def table(results: dict[str, Any]) -> str:
-    header = ["", "dim", "dtype", "", "bandwidth allows", "today", "best: µs (chunk, tile, block, warps, held, stages)"]
+    header = [
+        "",
+        "dim",
+        "dtype",
+        "",
+        "bandwidth allows",
+        "by the rule",
+        "best: µs (chunk, tile, block, warps, held, stages)",
+    ]
     lines = [header, ["---"] * len(header)]
     for row in results["rows"]:
         best = "; ".join(f"{us:.1f} {tuple(launch)}" for us, launch in row["times"][:3])
-        today = f"{row['today_us'][0]:.1f} {tuple(row['today_us'][1])}"
-        lines.append([*map(str, row["task"]), f"{row['least_us']:.1f} µs", today, best])
+        by_rule = f"{row['rule_us'][0]:.1f} {tuple(row['rule_us'][1])}"
+        lines.append([*map(str, row["task"]), f"{row['least_us']:.1f} µs", by_rule, best])
     missing = "".join(f"\n\nNot there: {task}: {why}." for task, why in results["missing"].items())
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + missing
 

@@ -60,7 +60,18 @@ class Launches(NamedTuple):
 
 
 def launches(dim: int, itemsize: int, columns: int, attend: bool) -> Launches:
-    """Launch configurations for frames of `dim` elements of `itemsize` bytes: measured ones where there are."""
+    """How to launch for frames of `dim` elements of `itemsize` bytes: as measured, or else by rule."""
+    found, block_d = launches_by_rule(dim, itemsize), _block(dim)
+    for direction in Launches._fields:
+        measured = MEASURED.get((direction, itemsize, block_d, columns, attend))
+        if measured is not None:
+            chunk, block_t, num_warps, hold, stages = measured
+            found = found._replace(**{direction: Launch(chunk, block_t, block_d, num_warps, hold, stages)})
+    return found
+
+
+def launches_by_rule(dim: int, itemsize: int) -> Launches:
+    """Whatever the number of columns, none of which stays in registers."""
     block_d = _block(dim)
     # A tile of one 16-bit frame has the register layout of a column; in a larger one every column would be exchanged
     # between threads, which costs more than to fetch the columns for each frame. 32-bit tiles have it at any size.
@@ -70,14 +81,9 @@ def launches(dim: int, itemsize: int, columns: int, attend: bool) -> Launches:
     forward = Launch(32, _tile(elements, block_d), block_d, warps, False, 1)
 
     warps = min(max(block_d // 256, 1), 8)
+    # small, for each column sums one more of its size
     backward = Launch(64, _tile(256 * warps, block_d), block_d, warps, False, 1)
-    found = Launches(forward, backward)
-    for direction in Launches._fields:
-        measured = MEASURED.get((direction, itemsize, block_d, columns, attend))
-        if measured is not None:
-            chunk, block_t, num_warps, hold, stages = measured
-            found = found._replace(**{direction: Launch(chunk, block_t, block_d, num_warps, hold, stages)})
-    return found
+    return Launches(forward, backward)
 
 
 def _block(dim: int) -> int:
