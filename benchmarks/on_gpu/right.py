@@ -66,7 +66,7 @@ def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
             for name, ratio in found["worst"].items():
                 results["worst"][name] = max(results["worst"].get(name, 0.0), ratio)
         results["broken"] = len(results["failures"])
-        save(results | {"failures": results["failures"][:60]})
+        save(results | {"failures": results["failures"][:400]})
 
     share_out("right", tasks, options, done)
     results["sanitizer"] = {} if options.tiny else sanitize()
