@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
@@ -152,7 +154,10 @@ def main() -> None:
         try:
             result = work(json.loads(line), options)
         except Exception as error:
-            result = {"error": f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"}
+            where = traceback.extract_tb(error.__traceback__)[-1]  # some say no more than that they failed
+            message = (str(error).strip() or "no message").splitlines()[0][:300]
+            place = f"{Path(where.filename).name}:{where.lineno}, {where.line}"
+            result = {"error": f"{type(error).__name__}: {message} ({place})"}
         answers.write(json.dumps(result) + "\n")
         answers.flush()
 
