@@ -17,7 +17,8 @@ MEASURED: dict[tuple[str, int, int, int, bool], tuple[int, int, int, bool, int]]
     ("backward", 4, 64, 1, True): (64, 4, 1, True, 1),  # 63.4 us, by the rule 65.6, bandwidth allows 44.4
     ("backward", 4, 64, 5, False): (64, 2, 1, True, 1),  # 62.5 us, by the rule 72.2, bandwidth allows 44.4
     ("forward", 2, 1024, 1, False): (64, 8, 4, True, 3),  # 31.6 us, by the rule 47.4, bandwidth allows 19.7
-    ("forward", 2, 1024, 1, True): (64, 4, 2, True, 3),  # 35.6 us, by the rule 60.6, bandwidth allows 19.7
+    # the second of those timed: (64, 4, 2, True, 3), 35.6 us, spills 8 bytes for sm_80 under Triton 3.6
+    ("forward", 2, 1024, 1, True): (64, 4, 4, True, 3),  # 36.3 us, by the rule 60.6, bandwidth allows 19.7
     ("forward", 2, 1024, 5, False): (64, 4, 4, True, 3),  # 55.8 us, by the rule 117.5, bandwidth allows 19.7
     ("forward", 2, 64, 1, False): (64, 8, 1, True, 1),  # 17.6 us, by the rule 18.4, bandwidth allows 8.8
     ("forward", 2, 64, 1, True): (64, 8, 1, True, 1),  # 37.8 us, by the rule 44.1, bandwidth allows 8.8

@@ -227,7 +227,9 @@ def forward_kernel(
             else:
                 logit = tl.load(logits + rows, mask=real, other=0.0)
             # -inf marks a chunk without real frames; one whose logits are -inf has the lowest finite maximum
-            highest = tl.max(tl.where(real, tl.maximum(logit, _LOWEST), float("-inf")), axis=0)
+            # (compared: whether a maximum with nan is nan differs between versions; the share below is, in all of them)
+            finite = tl.where(logit > _LOWEST, logit, _LOWEST)
+            highest = tl.max(tl.where(real, finite, float("-inf")), axis=0)
             new_maximum = tl.maximum(maximum, highest)
             scale = _rescale(maximum, new_maximum)
             share = tl.where(real, tl.exp(logit - new_maximum), 0.0)
