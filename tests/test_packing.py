@@ -1,10 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import MASKS, assert_equal
 from framealign import lengths_to_mask
 from framealign.functional import pack, unpack
+from framealign.layout import Packed
 
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 
@@ -76,3 +80,24 @@ def test_messages() -> None:
         unpack(packed, torch.tensor([0, 3], device="meta"))
     with pytest.raises(ValueError, match=r"`max_length` must be at least 0, got -1"):
         unpack(packed, torch.tensor([0, 3]), max_length=-1)
+
+
+class Searches(TorchDispatchMode):
+    """Where the boundaries that are searched begin in their storage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offsets: list[int] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.name().startswith(("aten::bucketize", "aten::searchsorted")):
+            self.offsets += [value.storage_offset() for value in args[:2]]
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_slice_is_searched() -> None:
+    """On CUDA the compiler of torch 2.11 would search it from the start of what it was cut from."""
+    with Searches() as searches:
+        layout = Packed(torch.randn(5, 2), torch.tensor([0, 2, 2, 5], dtype=torch.int32))
+    assert layout.utterance.tolist() == [0, 0, 2, 2, 2]
+    assert searches.offsets == [0, 0]
