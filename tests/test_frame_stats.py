@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cases import DIM, MASKS, assert_close, assert_equal
@@ -140,7 +140,7 @@ def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
 def test_logits_that_nobody_asked_for_leave_no_weights() -> None:
     """The operator's outputs have the shapes that tracing was promised."""
     frames, columns, logits = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.randn(2, 3)
-    torch.library.opcheck(_operator, (frames, columns, logits, None, None, False, True, "auto"))
+    library.opcheck(_operator, (frames, columns, logits, None, None, False, True, "auto"))
 
 
 @each_option
@@ -156,7 +156,7 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
         frames, mask = frames.requires_grad_(), None
     arguments = (frames, inputs["columns"], logits, mask, cu_seqlens)
     switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
-    torch.library.opcheck(_operator, (*arguments, *switches))
+    library.opcheck(_operator, (*arguments, *switches))
 
 
 @each_option

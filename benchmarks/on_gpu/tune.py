@@ -4,6 +4,7 @@ python benchmarks/on_gpu/tune.py FOLDER/tune.json writes the best into src/frame
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from framealign.functional import lengths_to_mask
 from framealign.kernels import triton_frame_stats as kernels
-from on_gpu.machine import bandwidth
+from framealign.kernels.launches import Launch, Launches, block_of, launches_by_rule
+from on_gpu.machine import copy_bandwidth
 from on_gpu.options import Options
 from on_gpu.timing import card_milliseconds
 from on_gpu.workers import compile_then_measure
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = ("bfloat16", "float32")
 # (batch, time, dim): as many bytes as fit no cache
 SHAPES = {768: (64, 750, 768), 64: (64, 4000, 64)}
 ASKED = {"EAL": (1, False), "objective": (5, False), "attention": (1, True)}
@@ -30,9 +32,7 @@ REAL = 0.65
 
 def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
     end = time.monotonic() + options.seconds
-    results: dict[str, Any] = {
-        "copy_bytes_per_s": bandwidth(2**16 if options.tiny else 2**31, options), "rows": [], "missing": {},
-    }  # fmt: skip
+    results: dict[str, Any] = {"copy_bytes_per_s": copy_bandwidth(options), "rows": [], "missing": {}}
     save(results)
 
     def done(task: Any, found: dict[str, Any], stage: str) -> None:
@@ -50,11 +50,11 @@ def measure(options: Options, save: Callable[[dict[str, Any]], None]) -> None:
     compile_then_measure("tune", tasks, results["copy_bytes_per_s"], options, end - 3, done)
 
 
-def launches(dim: int, columns: int, tiny: bool) -> Iterator[kernels.Launch]:
+def launches(dim: int, columns: int, tiny: bool) -> Iterator[Launch]:
     """Launches whose registers can hold what they keep."""
-    block = kernels._block(dim)
+    block = block_of(dim)
     if tiny:
-        yield kernels.Launch(8, 4, block, 1, True, 1)
+        yield Launch(8, 4, block, 1, True, 1)
         return
     for warps, tile, hold, stages, chunk in product((1, 2, 4, 8), (1, 2, 4, 8), (True, False), (1, 3), (64, 32, 128)):
         lanes = 32 * warps
@@ -66,10 +66,10 @@ def launches(dim: int, columns: int, tiny: bool) -> Iterator[kernels.Launch]:
             continue
         if not hold and (stages > 1 or tile > 4):
             continue
-        yield kernels.Launch(chunk, tile, block, warps, hold, stages)
+        yield Launch(chunk, tile, block, warps, hold, stages)
 
 
-prepared: dict[str, list[kernels.Launch]] = {}
+prepared: dict[str, list[Launch]] = {}
 
 
 def work(message: list[Any], options: Options) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def prepare(task: list[Any], seconds: float, options: Options) -> dict[str, Any]
     columns, _ = ASKED[asked]
     until, run = time.monotonic() + seconds, problem(task, options)
     found = prepared[json.dumps(task)] = []
-    by_the_rule = getattr(kernels.launches_by_rule(dim, DTYPES[dtype].itemsize), direction)
+    by_the_rule = getattr(launches_by_rule(dim, getattr(torch, dtype).itemsize), direction)
     for launch in (by_the_rule, *launches(dim, columns, options.tiny)):
         if time.monotonic() > until:
             break
@@ -100,17 +100,14 @@ def timed(task: list[Any], copy_bytes_per_s: float, options: Options) -> dict[st
     for launch in prepared[json.dumps(task)]:
         milliseconds = card_milliseconds(lambda launch=launch: with_launch(run, launch), options.device, 9)
         times.append([1e3 * milliseconds, list(launch)])
-    size = 1
-    for length in shape_of(dim, options):
-        size *= length
-    size *= DTYPES[dtype].itemsize
+    size = math.prod(shape_of(dim, options)) * getattr(torch, dtype).itemsize
     least = 1e6 * size * (REAL if direction == "forward" else REAL + 1) / copy_bytes_per_s
     return {"task": task, "least_us": least, "rule_us": times[0], "times": sorted(times[1:])}
 
 
-def with_launch(run: Callable[[], object], launch: kernels.Launch) -> object:
+def with_launch(run: Callable[[], object], launch: Launch) -> object:
     decide = kernels.launches
-    kernels.launches = lambda *_: kernels.Launches(launch, launch)
+    kernels.launches = lambda *_: Launches(launch, launch)
     try:
         return run()
     finally:
@@ -126,7 +123,7 @@ def problem(task: list[Any], options: Options) -> Callable[[], object]:
     batch, time_, _ = shape_of(dim, options)
     columns, attend = ASKED[asked]
     torch.manual_seed(0)
-    frames = torch.randn(batch, time_, dim, device=options.device).to(DTYPES[dtype])
+    frames = torch.randn(batch, time_, dim, device=options.device).to(getattr(torch, dtype))
     vectors = torch.randn(batch, columns, dim, device=options.device) / dim**0.5
     ends = (time_ * torch.arange(1, batch + 1) / batch) ** (1 / REAL - 1) * time_ ** (2 - 1 / REAL)
     mask = lengths_to_mask(ends.long().clamp_min(1), time_).to(options.device)
@@ -143,10 +140,7 @@ def problem(task: list[Any], options: Options) -> Callable[[], object]:
     )
 
 
-WRITTEN = (
-    "How the kernels over the frames are launched where that was measured; written by `benchmarks/on_gpu/tune.py`."
-)
-HEAD = '''"""{written}"""
+HEAD = '''"""How the kernels over the frames are launched where that was measured. By `benchmarks/on_gpu/tune.py`."""
 
 # On an {device}, frames (64, 750, 768) and (64, 4000, 64); all that was timed: benchmarks/results
 # (direction, bytes of an element, block of dimensions, columns, attends):
@@ -163,22 +157,15 @@ def measured_launches(results: dict[str, Any]) -> str:
         if best > 0.97 * row["rule_us"][0]:
             continue
         chunk, tile, block, warps, hold, stages = launch
-        key = direction, DTYPES[dtype].itemsize, block, *ASKED[asked]
+        key = direction, getattr(torch, dtype).itemsize, block, *ASKED[asked]
         comment = f"{best:.1f} us, by the rule {row['rule_us'][0]:.1f}, bandwidth allows {row['least_us']:.1f}"
         lines.append(f"    {key!r}: {(chunk, tile, warps, hold, stages)!r},  # {comment}".replace("'", '"'))
-    return HEAD.format(written=WRITTEN, device=results["device"]) + "\n".join(sorted(lines)) + "\n}\n"
+    return HEAD.format(device=results["device"]) + "\n".join(sorted(lines)) + "\n}\n"
 
 
 def table(results: dict[str, Any]) -> str:
-    header = [
-        "",
-        "dim",
-        "dtype",
-        "",
-        "bandwidth allows",
-        "by the rule",
-        "best: µs (chunk, tile, block, warps, held, stages)",
-    ]
+    best = "best: µs (chunk, tile, block, warps, held, stages)"
+    header = ["", "dim", "dtype", "", "bandwidth allows", "by the rule", best]
     lines = [header, ["---"] * len(header)]
     for row in results["rows"]:
         best = "; ".join(f"{us:.1f} {tuple(launch)}" for us, launch in row["times"][:3])

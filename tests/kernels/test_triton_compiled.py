@@ -26,6 +26,7 @@ from triton.compiler import ASTSource
 from triton.runtime import JITFunction
 
 from framealign.kernels import triton_frame_stats as kernels
+from framealign.kernels import triton_kernels
 from framealign.kernels.measured_launches import MEASURED
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -69,14 +70,14 @@ class Binary(NamedTuple):
         compiler unrolled it into. A load of n words is written as inline assembly, whose first n - 1 lines clear the
         result, and the compiler numbers each of these lines as one more line of the source.
         """
-        source = Path(kernels.__file__).read_text().splitlines()
+        source = Path(triton_kernels.__file__).read_text().splitlines()
         height = 4 if kind == "LDG" else 1
         numbers = {i + j for i, text in enumerate(source, 1) if line in text for j in range(height)}
         found: Counter[int] = Counter()
         number = 0
         for text in self.sass.splitlines():
             if origin := re.search(r'//## File "(.*)", line (\d+)', text):
-                number = int(origin[2]) if origin[1] == kernels.__file__ else 0
+                number = int(origin[2]) if origin[1] == triton_kernels.__file__ else 0
             elif number in numbers and (access := re.search(rf"\b{kind}((?:\.\w+)*) ", text)):
                 width = re.search(r"\.[SU]?(8|16|64|128)\b", access[1])
                 bits = int(width[1]) if width else 32

@@ -2,7 +2,9 @@
 
 - `frame_stats`: which path a call takes, and the registration of the operator.
 - `eager`: the operator in PyTorch, a few utterances at a time (`groups`); the path of the CPU.
-- `triton_frame_stats`: the operator in Triton; the path of CUDA. Imported when first needed.
+- `triton_frame_stats`: the operator in Triton; the path of CUDA. Imported when first needed. Its kernels are in
+  `triton_kernels`; `launches` says how they are launched, and `measured_launches` what a card found.
+- `packed`: packed frames on a device where Triton cannot run.
 - `plain`: the definition, in operations that PyTorch can differentiate in every way.
-- `moments`, `zero_padding`: what else is worth doing group by group on the CPU.
+- `attentive`, `moments`, `zero_padding`: what else is worth doing group by group on the CPU.
 """

@@ -4,7 +4,7 @@ import importlib.util
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from framealign._checks import check_choice
 from framealign._state import differentiate, is_exporting, needs_every_derivative
@@ -90,7 +90,7 @@ def _needs_plain_path(frames: Tensor, backend: Backend) -> bool:
 # The operator: eager on the CPU, Triton on CUDA where it can. Which one, is seen when it runs, not when it is traced --
 
 
-@torch.library.custom_op("framealign::frame_stats", mutates_args=())
+@library.custom_op("framealign::frame_stats", mutates_args=())
 def _operator(
     frames: Tensor,
     columns: Tensor,
@@ -107,7 +107,7 @@ def _operator(
     return found
 
 
-@torch.library.custom_op("framealign::frame_stats_backward", mutates_args=())
+@library.custom_op("framealign::frame_stats_backward", mutates_args=())
 def _backward_operator(
     g_dots: Tensor,
     g_norms: Tensor,

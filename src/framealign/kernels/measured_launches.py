@@ -1,4 +1,4 @@
-"""How the kernels over the frames are launched where that was measured; written by `benchmarks/on_gpu/tune.py`."""
+"""How the kernels over the frames are launched where that was measured. By `benchmarks/on_gpu/tune.py`."""
 
 # On an NVIDIA H100 80GB HBM3, frames (64, 750, 768) and (64, 4000, 64); all that was timed: benchmarks/results
 # (direction, bytes of an element, block of dimensions, columns, attends):
