@@ -51,20 +51,21 @@ class Batch(NamedTuple):
     bias: Tensor
 
 
-def make_batch(shape: Shape, device: torch.device) -> Batch:
-    """The same numbers in every process; tensors that a head learns or passes on require gradients."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = iemocap_lengths(shape.batch, generator) if shape.valid is None else ragged_lengths(shape, generator)
+def make_batch(shape: Shape, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
+    """The same numbers in every process on a device; tensors that a head learns or passes on require gradients."""
+    host = torch.Generator().manual_seed(0)
+    generator = host if device.type == "cpu" else torch.Generator(device).manual_seed(0)
+    lengths = iemocap_lengths(shape.batch, host) if shape.valid is None else ragged_lengths(shape, host)
     time = int(lengths.max())
 
     def normal(*size: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(*size, generator=generator) * scale).to(device).requires_grad_()
+        return (torch.randn(*size, generator=generator, device=device) * scale).to(dtype).requires_grad_()
 
     return Batch(
         frames=normal(shape.batch, time, shape.dim),
         mask=framealign.lengths_to_mask(lengths, time).to(device),
         lengths=lengths.to(device),
-        labels=torch.randint(CLASSES, (shape.batch,), generator=generator).to(device),
+        labels=torch.randint(CLASSES, (shape.batch,), generator=host).to(device),
         anchor=normal(shape.batch, shape.dim),
         weight=normal(CLASSES, shape.dim, scale=shape.dim**-0.5),
         bias=normal(CLASSES),

@@ -8,6 +8,7 @@ allocator, because glibc reads its settings once, when it starts.
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import random
@@ -153,8 +154,10 @@ def check(row: Row) -> dict[str, float | None]:
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.detach().flatten(), expected.detach().flatten()
-    return float((found - expected).norm() / expected.norm())
+    """Infinite for nan, which a maximum of errors would pass over."""
+    found, expected = found.detach().float().flatten(), expected.detach().float().flatten()
+    error = float((found - expected).norm() / expected.norm())
+    return error if error == error else math.inf
 
 
 def milliseconds(run: Callable[[], Tensors], device: torch.device) -> float:

@@ -27,17 +27,21 @@ class Part(NamedTuple):
     name: str
     share: float  # of the time
     about: str
-    needs: tuple[str, ...] = ("torch", "triton", "einops")
+    needs: tuple[str, ...] = ()  # beside torch, triton and einops
 
 
-RECIPE = ("transformers", "accelerate", "safetensors", "sklearn", "tensorboard", "tqdm", "yaml")
+# What the recipe's training imports; none of it reads audio or a command line
+RECIPE = (
+    *("transformers", "accelerate", "torchaudio", "safetensors", "numpy", "sklearn", "scipy", "tensorboard"),
+    *("tqdm", "yaml"),
+)
 PARTS = {
     part.name: part
     for part in (
         Part("machine", 0.05, "the card, its bandwidth and what a launch costs"),
         Part("tune", 0.2, "block sizes and warps of the kernels"),
         Part("fast", 0.3, "against hand-written code, and the time that the bandwidth allows"),
-        Part("recipe", 0.15, "a training step with wav2vec2-base", ("torch", "triton", "einops", *RECIPE)),
+        Part("recipe", 0.15, "a training step with wav2vec2-base", RECIPE),
         Part("right", 0.18, "values and gradients against float64"),
         Part("silent", 0.12, "no waiting, one graph, replayed with other lengths"),
     )
@@ -45,6 +49,7 @@ PARTS = {
 
 
 def main() -> int:
+    sys.path[:0] = map(str, PATHS)
     arguments = parse()
     if arguments.child:
         child(arguments)
@@ -74,7 +79,9 @@ def main() -> int:
 
 def why_not(part: Part, device: str) -> str | None:
     """Why the part cannot run here, in one line; None where it can."""
-    if missing := [package for package in part.needs if importlib.util.find_spec(package) is None]:
+    if missing := [
+        package for package in ("torch", "triton", "einops", *part.needs) if importlib.util.find_spec(package) is None
+    ]:
         return f"cannot run, since {', '.join(missing)} cannot be imported."
     if device == "cuda":
         probe = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
@@ -127,28 +134,21 @@ def write(path: Path, results: dict[str, Any]) -> None:
 
 
 def shown(name: str, results: dict[str, Any]) -> str:
-    sys.path[:0] = map(str, PATHS)
     text: str = importlib.import_module(f"on_gpu.{name}").table(results)
     return text
 
 
 def child(arguments: argparse.Namespace) -> None:
-    sys.path[:0] = map(str, PATHS)
     import torch
     from on_gpu.options import Options
 
     device = torch.device(arguments.device)
     module = importlib.import_module(f"on_gpu.{arguments.child}")
     path = arguments.out / f"{arguments.child}.json"
-    known = {"part": arguments.child, "device": name_of(device), "torch": torch.__version__}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, a rehearsal"
+    known = {"part": arguments.child, "device": name, "torch": torch.__version__}
     options = Options(device, device.type == "cpu", arguments.seconds)
     module.measure(options, lambda results: write(path, known | results))
-
-
-def name_of(device: Any) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, a rehearsal"
 
 
 def parse() -> argparse.Namespace:

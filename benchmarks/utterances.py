@@ -2,7 +2,7 @@
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +100,7 @@ def take_sample(seconds: Sequence[float], count: int, batch_size: int) -> Sample
     return sample._replace(order=orders[DRAWS // 2])
 
 
-def padded_frames(batches: Batches, frames: Sequence[int]) -> int:
+def padded_frames(batches: Batches, frames: Sequence[int] | Mapping[int, int]) -> int:
     return sum(len(batch) * max(frames[index] for index in batch) for batch in batches)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,22 @@ class TestRight:
     @property
     def options(self) -> Any:
         return importlib.import_module("on_gpu.options").Options(torch.device("cpu"), tiny=False, seconds=0.0)
+
+
+def test_work_is_shared_out_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card: every task is answered, and one that fails says where and takes no other with it."""
+    paths = [SCRIPT.parent, SCRIPT.parents[1] / "src", SCRIPT.parents[1] / "tests"]
+    monkeypatch.setattr(sys, "path", [*sys.path, str(SCRIPT.parent)])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+    workers, options = importlib.import_module("on_gpu.workers"), importlib.import_module("on_gpu.options")
+    monkeypatch.setattr(workers, "worker_count", lambda most: 2)
+    tasks = [["operator", [1, 2, 3], "float32", layout] for layout in ("packed", "no mask", "holes")]
+    tasks.insert(1, ["operator", [1, 2, 3], "float33", "holes"])
+    found: dict[str, Any] = {}
+    told = options.Options(torch.device("cpu"), tiny=False, seconds=0.0)
+    workers.share_out("right", tasks, told, lambda task, answer: found.update({str(task): answer}))
+    assert found.keys() == {str(task) for task in tasks}
+    failed = found.pop(str(tasks[1]))
+    assert "AttributeError" in failed["error"]
+    assert "float33" in failed["error"]
+    assert all(answer["checks"] > 0 and answer["broken"] == [] for answer in found.values())

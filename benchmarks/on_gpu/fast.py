@@ -4,7 +4,6 @@ Every variant is compiled first, by several processes at once. Then one process 
 """
 
 import gc
-import importlib
 import json
 import math
 import time
@@ -16,49 +15,23 @@ from torch import Tensor
 
 import framealign
 import handwritten
-from batches import CLASSES, GROUPS, Shape, iemocap_lengths, ragged_lengths
+from batches import GROUPS, Batch, make_batch
+from common import peak_bytes, relative_error
 from framealign import functional as F
+from on_gpu.machine import copy_bandwidth
 from on_gpu.options import Options
 from on_gpu.rehearsal import interpret_kernels
-from on_gpu.timing import call_milliseconds, card_milliseconds, peak_bytes
+from on_gpu.timing import call_milliseconds, card_milliseconds
 from on_gpu.workers import compile_then_measure
 
 SHAPES = {shape.name: shape for shape in GROUPS["shapes"]}
 TINY = {shape.name: shape for shape in GROUPS["quick"][:1]}
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = ("bfloat16", "float32")
 DIRECTIONS = ("forward", "forward + backward")
 AUTOTUNED = ("base", "large")  # where max-autotune is compiled too, last and in a row of its own: it takes minutes
 MAX_AUTOTUNE = "max-autotune-no-cudagraphs"
 # relative distance of a result from the hand-written one: frames in bf16 go through it in bf16
 TOLERANCES = {"bfloat16": 5e-2, "float32": 1e-4}
-
-
-class Batch(NamedTuple):
-    frames: Tensor
-    anchor: Tensor
-    weight: Tensor
-    bias: Tensor
-    score: Tensor  # (1, dim), of attentive pooling
-    mask: Tensor
-    labels: Tensor
-    seed: Tensor  # the gradient that arrives at utterance vectors
-
-
-def make_batch(shape: Shape, dtype: torch.dtype, device: torch.device) -> Batch:
-    host = torch.Generator().manual_seed(0)
-    lengths = iemocap_lengths(shape.batch, host) if shape.valid is None else ragged_lengths(shape, host)
-    time_, generator = int(lengths.max()), torch.Generator(device).manual_seed(0)
-
-    def normal(*size: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(*size, generator=generator, device=device) * scale).to(dtype).requires_grad_()
-
-    return Batch(
-        normal(shape.batch, time_, shape.dim), normal(shape.batch, shape.dim),
-        normal(CLASSES, shape.dim, scale=shape.dim**-0.5), normal(CLASSES), normal(1, shape.dim, scale=shape.dim**-0.5),
-        framealign.lengths_to_mask(lengths, time_).to(device),
-        torch.randint(CLASSES, (shape.batch,), generator=host).to(device),
-        normal(shape.batch, shape.dim).detach(),
-    )  # fmt: skip
 
 
 Function = Callable[..., Tensor]
@@ -70,7 +43,8 @@ class Operation(NamedTuple):
     by_hand: Function
     ours: Function
     tensors: tuple[Tensor, ...]
-    seed: Tensor | None = None
+    mask: Tensor
+    seed: Tensor | None = None  # the gradient that arrives at an output that is no scalar
 
 
 def operation(name: str, batch: Batch) -> Operation:
@@ -80,29 +54,34 @@ def operation(name: str, batch: Batch) -> Operation:
             lambda frames, anchor: handwritten.emotional_attention_loss(frames, anchor, mask),
             lambda frames, anchor: F.emotional_attention_loss(frames, anchor, mask),
             (frames, batch.anchor),
+            mask,
         )
     if name == "objective":
         return Operation(
             lambda *tensors: handwritten.alignment_objective(*tensors, labels, mask),
             lambda frames, anchor, *linear: F.alignment_objective(frames, anchor, labels, *linear, mask).loss,
             (frames, batch.anchor, batch.weight, batch.bias),
+            mask,
         )
+    seed = torch.linspace(-1, 1, batch.anchor.numel(), device=frames.device).view(batch.anchor.shape).to(frames.dtype)
     if name == "mean pooling":
         mean = framealign.MeanPooling()
         return Operation(
             lambda frames: handwritten.mean_pooling(frames, mask),
             lambda frames: mean.embed(frames, mask),
-            (frames,), batch.seed,
-        )  # fmt: skip
+            (frames,),
+            mask,
+            seed,
+        )
     attention = framealign.AttentivePooling(frames.shape[2], hidden_dim=None).to(frames.device, frames.dtype)
-    with torch.no_grad():
-        attention.scorer.score.weight.copy_(batch.score)
     score = attention.scorer.score.weight
     return Operation(
         lambda frames, score: handwritten.attentive_pooling(frames, score, mask),
         lambda frames, score: attention.embed(frames, mask),
-        (frames, score), batch.seed,
-    )  # fmt: skip
+        (frames, score),
+        mask,
+        seed,
+    )
 
 
 OPERATIONS = ("objective", "EAL", "attentive pooling", "mean pooling")
@@ -111,7 +90,7 @@ OPERATIONS = ("objective", "EAL", "attentive pooling", "mean pooling")
 def variants(task: Sequence[str], options: Options) -> dict[str, tuple[Operation, dict[str, Function]]]:
     """By direction: torch keeps what it compiled with gradients and without apart."""
     name, shape, dtype, *autotuned = task
-    batch = make_batch((TINY if options.tiny else SHAPES)[shape], DTYPES[dtype], options.device)
+    batch = make_batch((TINY if options.tiny else SHAPES)[shape], options.device, getattr(torch, dtype))
     op = operation(name, batch)
     found: dict[str, Function] = {"hand-written": op.by_hand, "ours": op.ours}
     if autotuned:
@@ -179,16 +158,11 @@ def prepare(key: str, task: Sequence[str], seconds: float, options: Options) -> 
     return {"seconds": time.monotonic() - began, "errors": errors, "missing": missing}
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    error = float((found.detach().float() - expected.detach().float()).norm() / expected.detach().float().norm())
-    return error if error == error else math.inf
-
-
 def measured(key: str, task: Sequence[str], copy_bytes_per_s: float, options: Options) -> dict[str, Any]:
     rows = []
     for direction, (op, functions) in prepared.pop(key).items():
         frames = op.tensors[0]
-        real = float(batch_mask(task, options).float().mean())
+        real = float(op.mask.float().mean())
         size = frames.numel() * frames.element_size()
         moved = size * (real if direction == "forward" else 2 * real + 1)
         row: dict[str, Any] = {
@@ -214,12 +188,6 @@ def measured(key: str, task: Sequence[str], copy_bytes_per_s: float, options: Op
     if options.device.type == "cuda":
         torch.cuda.empty_cache()
     return {"rows": rows}
-
-
-def batch_mask(task: Sequence[str], options: Options) -> Tensor:
-    shape, host = (TINY if options.tiny else SHAPES)[task[1]], torch.Generator().manual_seed(0)
-    lengths = iemocap_lengths(shape.batch, host) if shape.valid is None else ragged_lengths(shape, host)
-    return framealign.lengths_to_mask(lengths, int(lengths.max()))
 
 
 def profile(run: Callable[[], object], calls: int = 3) -> list[dict[str, Any]]:
@@ -268,10 +236,6 @@ def all_tasks(tiny: bool) -> list[list[str]]:
     return tasks + autotuned
 
 
-def copy_bandwidth(options: Options) -> float:
-    return importlib.import_module("on_gpu.machine").bandwidth(2**16 if options.tiny else 2**31, options)
-
-
 def table(results: dict[str, Any]) -> str:
     names = ["hand-written", "hand-written, compiled", "hand-written, " + MAX_AUTOTUNE, "ours", "ours, compiled"]
     header = ["", "frames", "dtype", "", "bandwidth allows"]
@@ -308,7 +272,7 @@ def ratios(row: dict[str, Any]) -> list[str]:
     faster = {kind: min((value[kind] for value in compiled), default=math.nan) for kind in best}
     peaks = [value["peak_bytes"] for value in (ours[0], by_hand)]
     called = f"{by_hand['call_ms'] / best['call_ms']:.2f}, {faster['call_ms'] / best['call_ms']:.2f}"
-    memory = "" if None in peaks else " / ".join(f"{peak / row['frames_bytes']:.2f}" for peak in peaks)
+    memory = " / ".join(f"{peak / row['frames_bytes']:.2f}" for peak in peaks)
     return [
         f"{row['least_ms'] / best['card_ms']:.0%}",
         f"{by_hand['card_ms'] / best['card_ms']:.2f}",

@@ -70,6 +70,11 @@ def bandwidth(size: int, options: Options) -> float:
     return 2 * size / (1e-3 * card_milliseconds(lambda: target.copy_(source), options.device))
 
 
+def copy_bandwidth(options: Options) -> float:
+    """Of a copy that fits no cache: what times are held against."""
+    return bandwidth(2**16 if options.tiny else 2**31, options)
+
+
 def one_add(options: Options) -> Callable[[], object]:
     number = torch.zeros(1, device=options.device)
     return lambda: number.add_(1)

@@ -33,6 +33,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 import plain_script
 from on_gpu.options import Options
+from on_gpu.timing import synchronize
 from recipe.audio import SAMPLE_RATE
 from recipe.backbones.huggingface import HuggingFaceBackbone, tiny
 from recipe.batches import Batch, UtteranceFeatures, parts, training_steps
@@ -43,8 +44,6 @@ from recipe.settings import Settings, default_settings
 from recipe.systems import PROPOSED, STAGE_1, System, paper_systems
 from recipe.training import parameter_groups, train_epoch
 from utterances import corpus_seconds, frame_count, iemocap_release, padded_frames
-
-NEEDS = ("transformers", "accelerate", "torchaudio", "safetensors", "numpy", "sklearn", "scipy", "tqdm", "tensorboard")
 
 BUDGETS = (3_200, 16_000, 64_000)  # the default, which is a CPU's; and two for GPUs
 Save = Callable[[dict[str, Any]], None]
@@ -139,7 +138,6 @@ def measure(options: Options, save: Save) -> None:
     corpus = make_corpus(backbone, options, 48 if options.tiny else None)
     rows = all_rows()
     results: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(options.device) if on_gpu(options) else "CPU",
         "gpu": on_gpu(options),
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "lengths": {"source": corpus.source, "utterances": len(corpus.samples)},
@@ -149,16 +147,16 @@ def measure(options: Options, save: Save) -> None:
         "longest": [],
         "waits": {},
     }
-    prepare = {"stage 1": recipe_group, "stage 2": recipe_group}
     for group, until in UNTIL.items():
         until = began + until * options.seconds
         results["rows"] += [record(row) for row in rows if row.group == group]
         own = results["rows"][-sum(row.group == group for row in rows) :]
-        run = prepare.get(group, usual_group)(group, backbone, corpus, settings, sizes, options)
-        measure_group(own, run, sizes, until, options, lambda: save(results))
-        if group in prepare and time.perf_counter() < until + 0.1 * options.seconds:
+        ours = group in TITLES
+        run = (recipe_run if ours else usual_run)(group, backbone, corpus, settings, options)
+        measure_group(own, run, corpus, sizes, until, options, lambda: save(results))
+        if ours and time.perf_counter() < until + 0.1 * options.seconds:
             results["longest"] += longest_steps(group, run, corpus, sizes, options)
-            results["waits"][group] = waits(run, sizes, options)
+            results["waits"][group] = waits(run, corpus, sizes, options)
         del run
         free(options)
         results["seconds"] = time.perf_counter() - began
@@ -210,9 +208,7 @@ class Epoch(NamedTuple):
 Run = Callable[[Row, list[int], int], Epoch]  # over these utterances, in an order that the number tells
 
 
-def recipe_group(
-    group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, sizes: Sizes, options: Options
-) -> tuple[Run, Corpus]:
+def recipe_run(group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, options: Options) -> Run:
     """As recipe.run and recipe.training set it up, and train."""
     system: System = STAGE_1 if group == "stage 1" else paper_systems(settings)[-1]
     stage = system.training(settings)
@@ -238,12 +234,10 @@ def recipe_group(
             )
             return Epoch(now(options) - began, len(train), sum(train.lengths), padded)
 
-    return run, corpus
+    return run
 
 
-def usual_group(
-    group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, sizes: Sizes, options: Options
-) -> tuple[Run, Corpus]:
+def usual_run(group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, options: Options) -> Run:
     """plain_script.py; its waveforms are in memory, so that it reads no files either."""
     classifier = plain_script.Classifier(copy.deepcopy(backbone.model).requires_grad_(True), len(FOUR_CLASSES))
     classifier.to(options.device)
@@ -252,7 +246,8 @@ def usual_group(
     def run(row: Row, indices: list[int], number: int) -> Epoch:
         waveforms = {i: corpus.noise[-corpus.samples[i] :].clone() for i in indices}
         frames = {i: frame_count(corpus.samples[i]) for i in indices}
-        batches = [indices[start : start + sizes.batch] for start in range(0, len(indices), sizes.batch)]
+        size = settings.batch_size
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
 
         def load(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
             labels = torch.tensor([i % len(FOUR_CLASSES) for i in batch])
@@ -262,10 +257,9 @@ def usual_group(
             began = now(options)
             plain_script.train_epoch(classifier, optimizer, [[batch] for batch in batches], load, row.bf16)
             seconds = now(options) - began
-        padded = sum(len(batch) * max(frames[i] for i in batch) for batch in batches)
-        return Epoch(seconds, len(indices), sum(frames.values()), padded)
+        return Epoch(seconds, len(indices), sum(frames.values()), padded_frames(batches, frames))
 
-    return run, corpus
+    return run
 
 
 @contextlib.contextmanager
@@ -280,20 +274,19 @@ def attention(row: Row, options: Options) -> Iterator[None]:
 
 def now(options: Options) -> float:
     """When all is done that the device was asked for."""
-    if on_gpu(options):
-        torch.cuda.synchronize(options.device)
+    synchronize(options.device)
     return time.perf_counter()
 
 
 def measure_group(
     records: list[dict[str, Any]],
-    made: tuple[Run, Corpus],
+    run: Run,
+    corpus: Corpus,
     sizes: Sizes,
     until: float,
     options: Options,
     save: Callable[[], None],
 ) -> None:
-    run, corpus = made
     rows = {found["key"]: Row(**{name: found[name] for name in Row._fields}) for found in records}
     count = sizes.usual_epoch if records[0]["group"].startswith("usual") else sizes.epoch
     draws = iter(range(1, 10_000))
@@ -380,11 +373,8 @@ def covered(found: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def longest_steps(
-    group: str, made: tuple[Run, Corpus], corpus: Corpus, sizes: Sizes, options: Options
-) -> list[dict[str, Any]]:
+def longest_steps(group: str, run: Run, corpus: Corpus, sizes: Sizes, options: Options) -> list[dict[str, Any]]:
     """The peak memory of the step that has the corpus's longest utterances, under each budget."""
-    run, _ = made
     longest = sorted(range(len(corpus.samples)), key=corpus.samples.__getitem__)[-sizes.batch :]
     found = []
     for budget in BUDGETS:
@@ -402,11 +392,10 @@ def longest_steps(
     return found
 
 
-def waits(made: tuple[Run, Corpus], sizes: Sizes, options: Options) -> list[str]:
+def waits(run: Run, corpus: Corpus, sizes: Sizes, options: Options) -> list[str]:
     """Where the host waited for the GPU in an epoch of three steps, as PyTorch tells it."""
     if not on_gpu(options):
         return []
-    run, corpus = made
     row = next(row for row in all_rows() if row.ahead)
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:

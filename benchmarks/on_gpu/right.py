@@ -33,7 +33,7 @@ SHAPES = [
     (1, 1, 1), (2, 3, 7), (3, 37, 65), (8, 150, 768), (5, 64, 767), (32, 500, 64), (16, 257, 1024), (3, 40, 2048),
     (64, 1500, 1024),
 ]  # fmt: skip
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
 LAYOUTS = ("no mask", "prefix", "holes", "time first", "misaligned", "packed")
 # columns, attention, norms: what EAL, the objective, mean, attentive and CLS pooling ask for, and everything
 ASKED = {
@@ -94,9 +94,9 @@ def work(task: list[Any], options: Options) -> dict[str, Any]:
     kind, what, dtype, *rest = task
     record = Record()
     if kind == "operator":
-        check_operator(record, tuple(what), DTYPES[dtype], rest[0], options)
+        check_operator(record, tuple(what), getattr(torch, dtype), rest[0], options)
     else:
-        check_module(record, what, DTYPES[dtype], options)
+        check_module(record, what, getattr(torch, dtype), options)
     return {
         "checks": record.checks, "broken": record.broken, "not_equal_twice": record.not_equal_twice,
         "worst": dict(record.worst),
@@ -152,10 +152,8 @@ def check_operator(
         exact, gains = by_hand(inputs, **call)
         with plain_path():
             plain = outcome(inputs, **call)
-        kernel = (
-            "kernel" if dispatch.why_not_triton(inputs["frames"], inputs["frames"].float()[:, None]) is None else ""
-        )
-        for backend in ("auto", "eager", *(["triton"] if kernel else [])):
+        has_kernel = dispatch.why_not_triton(inputs["frames"], inputs["columns"]) is None
+        for backend in ("auto", "eager", "triton") if has_kernel else ("auto", "eager"):
             name = f"{backend}, {asked}, {layout}"
             found = outcome(inputs, **call, backend=backend)
             record.compare(name, found, plain, exact, gains)

@@ -56,16 +56,3 @@ def call_milliseconds(run: Callable[[], object], device: torch.device, calls: in
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
-    """The most memory that a call takes beyond what is there before, results included; None on a CPU."""
-    if device.type == "cpu":
-        return None
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    results = run()
-    torch.cuda.synchronize()
-    del results
-    return torch.cuda.max_memory_allocated() - before

@@ -116,12 +116,14 @@ def compile_then_measure(
     workers = [Worker(module, options) for _ in range(count)]
     compiled_by = began + 0.6 * (until - began)
     ready: dict[str, Worker] = {}
+    lock = threading.Lock()
 
     def get_ready(number: int) -> None:
         for task in tasks[number::count]:
             left = compiled_by - time.monotonic()
             found = workers[number].ask(["prepare", task, left]) if left > 0 else {"error": "not compiled in time"}
-            done(task, found, "prepare")
+            with lock:
+                done(task, found, "prepare")
             if "error" not in found:
                 ready[json.dumps(task)] = workers[number]
 
@@ -136,11 +138,8 @@ def compile_then_measure(
     for task in tasks:
         if (worker := ready.get(json.dumps(task))) is not None:
             in_time = time.monotonic() < until
-            done(
-                task,
-                worker.ask(["measure", task, argument]) if in_time else {"error": "not measured in time"},
-                "measure",
-            )
+            found = worker.ask(["measure", task, argument]) if in_time else {"error": "not measured in time"}
+            done(task, found, "measure")
     for worker in workers:
         worker.end()
 
