@@ -252,7 +252,8 @@ def test_half_precision_is_widened_behind_the_bus(kept):
     assert torch.equal(found, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch finds none")
 def test_batches_on_a_gpu(kept):
     batches = list(kept.batches(PASSES, torch.device("cuda")))
     for batch, indices in zip(batches, PASSES, strict=True):
