@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import framealign
 import handwritten
 import peers
-from batches import CLASSES, Batch
 from common import Candidate, Options, Row, Tensors, Variant, compiled, in_directions, run_benchmarks
 from framealign import functional as F
+from shapes import CLASSES, Batch
 
 
 def eal(batch: Batch, options: Options) -> Iterator[Row]:

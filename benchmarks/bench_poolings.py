@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import framealign
 import handwritten
 import peers
-from batches import Batch
 from common import Candidate, Options, Role, Row, compiled, in_directions, run_benchmarks
 from framealign import functional as F
+from shapes import Batch
 
 # s3prl and speechbrain divide the variance by n - 1, and speechbrain adds noise of up to 1e-4 to the mean
 OTHER_DEVIATION = 0.1

@@ -27,8 +27,8 @@ from torch import Tensor
 
 import framealign
 import peers
-import report
-from batches import GROUPS, Batch, Shape, make_batch
+import tables
+from shapes import GROUPS, Batch, Shape, make_batch
 
 # Blocks of 32 MiB and more, glibc asks the kernel for and gives back at once: every page of every new tensor is then
 # a page fault. "reused" keeps them.
@@ -244,7 +244,7 @@ def run_benchmarks(operations: Operations, description: str, swept: tuple[str, .
                 results["rows"] += json.loads(found.read_text())
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(results, indent=1) + "\n")  # kept, should a later process fail
-    print(report.tables(results))
+    print(tables.tables(results))
 
 
 def _jobs(arguments: argparse.Namespace, swept: tuple[str, ...]) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -333,7 +333,7 @@ def _parse(description: str, ops: tuple[str, ...]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--groups", nargs="+", choices=tuple(GROUPS), default=[*SWEEPS, "shapes"])
-    parser.add_argument("--shapes", nargs="+", metavar="NAME", help="only these, by their names in batches.py")
+    parser.add_argument("--shapes", nargs="+", metavar="NAME", help="only these, by their names in shapes.py")
     parser.add_argument("--ops", nargs="+", choices=ops, default=ops, help="only these")
     parser.add_argument("--allocators", nargs="+", choices=tuple(ALLOCATORS), help="on the CPU (default: both)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None, help="torch.compile, too")

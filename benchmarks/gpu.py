@@ -140,6 +140,7 @@ def shown(name: str, results: dict[str, Any]) -> str:
 
 def child(arguments: argparse.Namespace) -> None:
     import torch
+
     from on_gpu.options import Options
 
     device = torch.device(arguments.device)

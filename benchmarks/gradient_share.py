@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from recipe.batches import UtteranceFeatures, training_steps
 from recipe.command_line import add_common_arguments, add_corpus_arguments, exit_with, parse, script_parser
-from recipe.model import EmotionModel
-from recipe.plan import make_plan
-from recipe.run import Experiment
-from recipe.systems import PROPOSED, System, chosen_systems
+from recipe.experiment import prepare
+from recipe.features.batches import UtteranceFeatures, training_steps
+from recipe.training.model import EmotionModel
+from recipe.training.plan import make_plan
+from recipe.training.systems import PROPOSED, System, chosen_systems
 
 BATCHES = 8
 PARTS = ("backbone", "pooling", "classifier")
@@ -34,24 +34,24 @@ def main() -> None:
     add_corpus_arguments(parser, required=True)
     add_common_arguments(parser)
     options = parse(parser)
-    experiment = Experiment(options)
+    experiment = prepare(options)
     settings, classes = options.settings, experiment.corpus.classes
     systems = chosen_systems(options.systems, settings)
-    part = make_plan(options.seeds[:1], experiment.folds[:1], systems, options.output)[0]
-    training = next(training for training in part.systems if training.system.name == PROPOSED)
-    data = UtteranceFeatures(part.fold.train, experiment.features, classes)
+    block = make_plan(options.seeds[:1], experiment.folds[:1], systems, options.output)[0]
+    training = next(training for training in block.systems if training.system.name == PROPOSED)
+    data = UtteranceFeatures(block.fold.train, experiment.features, classes)
 
     torch.manual_seed(training.draw)
     pooling = training.system.build_pooling(experiment.backbone.dim, settings)
     model = EmotionModel(experiment.backbone, pooling, len(classes)).train()
-    stage1 = load_file(part.stage1.weights)
+    stage1 = load_file(block.stage1.weights_file)
     model.backbone.load_state_dict(
         {name.removeprefix("backbone."): value for name, value in stage1.items() if name.startswith("backbone.")},
         strict=False,
     )
     print("\n| stage 2 | part | EAL / CE | cosine | FUAL / CE | cosine |\n| --- | --- | --- | --- | --- | --- |")
     show("start", model, data, training.system, settings.batch_size)
-    model.load_learned_state(load_file(training.weights))
+    model.load_learned_state(load_file(training.weights_file))
     show("end", model, data, training.system, settings.batch_size)
 
 

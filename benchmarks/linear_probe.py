@@ -17,12 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from recipe.audio import usable_audio
-from recipe.backbones.dvector import DVectorBackbone, pretrained_layer
-from recipe.corpora import read_corpus, speaker_groups
-from recipe.scores import score
+from recipe.data.audio import read_waveform, usable_audio
+from recipe.data.corpora import read_corpus
+from recipe.data.speaker_groups import speaker_groups
+from recipe.features.backbones.dvector import DVectorBackbone, pretrained_layer
+from recipe.training.scores import score
 
 
 @torch.no_grad()
@@ -36,16 +37,20 @@ def main() -> None:
     corpus = read_corpus(arguments.corpus, arguments.data, arguments.classes)
     backbone = DVectorBackbone()
     layers = [pretrained_layer(number) for number in range(3)]
-    statistics: list[list[np.ndarray]] = [[], [], []]
-    for _, waveform in usable_audio(corpus):
-        states = backbone.mel_spectrum(waveform)
-        for layer, found in zip(layers, statistics, strict=True):
+
+    def statistics(path: Path) -> list[np.ndarray]:
+        """Of each layer."""
+        states, found = backbone.mel_spectrum(read_waveform(path)), []
+        for layer in layers:
             states, _ = layer(states)
             found.append(torch.cat([states.mean(dim=0), states.std(dim=0)]).numpy())
+        return found
 
+    usable, skipped = usable_audio(corpus, statistics)
+    corpus = corpus.with_only(usable, skipped)
     labels = np.array([corpus.classes.index(u.label) for u in corpus.utterances])
     speakers = np.array([u.speaker for u in corpus.utterances])
-    for number, found in enumerate(statistics, start=1):
+    for number, found in enumerate(zip(*usable.values(), strict=True), start=1):
         vectors, predictions = np.array(found), np.empty_like(labels)
         for group in speaker_groups(corpus):
             test = np.isin(speakers, group)

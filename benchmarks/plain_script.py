@@ -1,7 +1,7 @@
 """The usual script: wav2vec 2.0 fine-tuned for emotion recognition as people write it, in PyTorch and transformers.
 
 Random batches, waveforms padded with zeros to the longest, the whole model in every step, attentive pooling by hand, a
-linear layer, cross-entropy, AdamW over all parameters. recipe.py adds its measures to it one by one.
+linear layer, cross-entropy, AdamW over all parameters. bench_recipe.py adds its measures to it one by one.
 """
 
 from collections.abc import Callable, Sequence

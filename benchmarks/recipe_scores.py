@@ -22,23 +22,22 @@ from typing import Any, NamedTuple
 
 import torch
 
-# before benchmarks/, where a file has the package's name
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 import common
-import recipe.batches
-import report
-from recipe.options import Options
-from recipe.run import Experiment
-from recipe.settings import default_settings
-from recipe.significance import paired_test, smallest_p
-from recipe.systems import STAGE_1
+import recipe.features.batches
+import tables
+from recipe.command_line import Options
+from recipe.experiment import prepare
+from recipe.features.backbones import backbone_kind
+from recipe.reporting.significance import paired_test, smallest_p
+from recipe.training.systems import STAGE_1
 
 
 class Variant(NamedTuple):
     name: str
     precision: str = "no"
-    window: int = recipe.batches._WINDOW  # batches within which utterances are sorted by length
+    window: int = recipe.features.batches._WINDOW  # batches within which utterances are sorted by length
 
     @property
     def slug(self) -> str:
@@ -79,8 +78,8 @@ def main() -> None:
 def child(arguments: argparse.Namespace, variant: Variant) -> None:
     """The variant's trainings: seed, fold and UA of each."""
     folder = Path(arguments.child[1])
-    recipe.batches._WINDOW = variant.window
-    settings = default_settings(arguments.backbone)
+    recipe.features.batches._WINDOW = variant.window
+    settings = backbone_kind(arguments.backbone).settings
     if arguments.epochs:
         settings = replace(settings, stage1=replace(settings.stage1, epochs=arguments.epochs))
     options = Options(
@@ -95,7 +94,7 @@ def child(arguments: argparse.Namespace, variant: Variant) -> None:
         classes="four",
         precision=variant.precision,
     )
-    results = Experiment(options).train([STAGE_1], lambda results: f"{len(results.finished)} trainings")
+    results = prepare(options).train([STAGE_1], lambda results: f"{len(results.finished)} trainings")
     trainings = [
         {
             "seed": training.seed,
@@ -116,7 +115,7 @@ def summary(results: dict[str, Any]) -> str:
     }
     base, *others = found
     lines = [
-        f"{report.machine(results['about'])}",
+        f"{tables.machine(results['about'])}",
         f"{results['corpus']}, {results['backbone']}, stage 1: {len(found[base])} trainings of each.",
         "",
         "| variant | UA, mean ± std over trainings | of each seed | between two seeds | against the first | paired p |",

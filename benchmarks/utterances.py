@@ -1,4 +1,4 @@
-"""The utterances that recipe.py trains on: as long as IEMOCAP's, and of noise, since a clock does not hear them."""
+"""The utterances that bench_recipe.py trains on: noise, which a clock does not hear, as long as IEMOCAP's."""
 
 import os
 import statistics
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from recipe.audio import SAMPLE_RATE, SHORTEST
-from recipe.batches import parts, training_steps
-from recipe.corpora import FOUR_CLASSES, Corpus, Skipped, Utterance
-from recipe.corpora.iemocap import LABELS, labelled_turns
+from recipe.data.audio import SAMPLE_RATE, SHORTEST
+from recipe.data.corpora.iemocap import LABELS, labelled_turns
+from recipe.data.corpus import FOUR_CLASSES, Corpus, Skipped, Utterance
+from recipe.features.batches import training_steps, within_budget
 
 # Of the lengths of IEMOCAP's 5531 turns of four classes, in seconds
 UTTERANCES, LONGEST = 5531, 34.14
@@ -106,7 +106,7 @@ def padded_frames(batches: Batches, frames: Sequence[int] | Mapping[int, int]) -
 
 def budget_batches(steps: Batches, frames: Sequence[int], frame_budget: int) -> list[Batches]:
     """The batches of each step, none of which may exceed the budget."""
-    found = [parts(step, frames, frame_budget) for step in steps]
+    found = [within_budget(step, frames, frame_budget) for step in steps]
     for batch in (batch for step in found for batch in step):
         assert padded_frames([batch], frames) <= frame_budget, f"{batch} exceeds the budget of {frame_budget} frames"
     return found

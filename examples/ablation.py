@@ -5,14 +5,7 @@ validation. Each is one more system of stage 2, on the stage 1 that examples/iem
 scripts use the same output folder, and what either has finished the other does not train again.
 """
 
-from recipe.command_line import (
-    add_common_arguments,
-    add_corpus_arguments,
-    announce,
-    exit_with,
-    parse,
-    script_parser,
-)
+from recipe.command_line import add_common_arguments, add_corpus_arguments, exit_with, parse, script_parser
 
 
 def main() -> None:
@@ -23,11 +16,10 @@ def main() -> None:
     parser.add_argument("--fual-weights", type=float, nargs="+", default=[0.0, 0.05, 0.10, 0.15])
     add_common_arguments(parser, systems=False)
     options = parse(parser)
-    announce(options)
 
     # Imported after the first lines are out: torch and its company take seconds
     from recipe.ablation import train_ablations
-    from recipe.run import run
+    from recipe.experiment import run
 
     run(options, train_ablations)
 

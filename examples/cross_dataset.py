@@ -17,32 +17,24 @@ The same command goes on where a run was stopped.
 
 from pathlib import Path
 
-from recipe.command_line import (
-    CORPORA,
-    add_common_arguments,
-    add_corpus_arguments,
-    announce,
-    exit_with,
-    parse,
-    script_parser,
-)
+from recipe.command_line import add_common_arguments, add_corpus_arguments, exit_with, parse, script_parser
+from recipe.data.corpora import corpora
 
 
 def main() -> None:
     parser = script_parser(__doc__)
     add_corpus_arguments(parser, required=True)
     parser.add_argument(
-        "--train-corpus", choices=CORPORA, help="another corpus to train on; all of --corpus is then test"
+        "--train-corpus", choices=list(corpora()), help="another corpus to train on; all of --corpus is then test"
     )
     parser.add_argument("--train-data", type=Path, help="where that corpus is")
     add_common_arguments(parser)
     options = parse(parser)
-    announce(options)
 
     # Imported after the first line is out: torch and its company take seconds
-    from recipe.report import write_report
-    from recipe.run import run
-    from recipe.systems import chosen_systems
+    from recipe.experiment import run
+    from recipe.reporting.report import write_report
+    from recipe.training.systems import chosen_systems
 
     systems = chosen_systems(options.systems, options.settings)
     run(options, lambda experiment: experiment.train(systems, write_report))

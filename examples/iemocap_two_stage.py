@@ -9,7 +9,7 @@ stopped.
 
 from pathlib import Path
 
-from recipe.command_line import add_common_arguments, announce, exit_with, parse, script_parser
+from recipe.command_line import add_common_arguments, exit_with, parse, script_parser
 
 
 def main() -> None:
@@ -17,12 +17,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder IEMOCAP_full_release; without it, a demo on synthetic speech")
     add_common_arguments(parser)
     options = parse(parser)
-    announce(options)
 
     # Imported after the first lines are out: torch and its company take seconds
-    from recipe.report import write_report
-    from recipe.run import run
-    from recipe.systems import chosen_systems
+    from recipe.experiment import run
+    from recipe.reporting.report import write_report
+    from recipe.training.systems import chosen_systems
 
     systems = chosen_systems(options.systems, options.settings)
     run(options, lambda experiment: experiment.train(systems, write_report))

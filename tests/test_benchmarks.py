@@ -19,7 +19,7 @@ def test_a_quick_run(script: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     again = subprocess.run(
-        [sys.executable, BENCHMARKS / "report.py", tmp_path / "quick.json"], capture_output=True, text=True, check=True
+        [sys.executable, BENCHMARKS / "tables.py", tmp_path / "quick.json"], capture_output=True, text=True, check=True
     )
     assert "| quick (4, 40, 16) |" in again.stdout
     assert "hand-written / ours" in again.stdout
@@ -30,17 +30,17 @@ ROWS = ("cnn-trained", "cnn-frozen", "by-length", "bf16", "stage-2")
 
 @pytest.fixture(scope="module")
 def recipe_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
-    """Of recipe.py on four utterances, and what report.py prints of them."""
+    """Of bench_recipe.py on four utterances, and what tables.py prints of them."""
     path = tmp_path_factory.mktemp("recipe") / "quick.json"
     run = subprocess.run(
         [
-            *(sys.executable, BENCHMARKS / "recipe.py", "--backbone", "tiny", "--out", path, "--rounds", "1"),
+            *(sys.executable, BENCHMARKS / "bench_recipe.py", "--backbone", "tiny", "--out", path, "--rounds", "1"),
             *("--utterances", "4", "--batch-size", "2", "--rows", *ROWS),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    again = subprocess.run([sys.executable, BENCHMARKS / "report.py", path], capture_output=True, text=True, check=True)
+    again = subprocess.run([sys.executable, BENCHMARKS / "tables.py", path], capture_output=True, text=True, check=True)
     assert again.stdout == run.stdout
     return json.loads(path.read_text()), run.stdout
 
@@ -87,7 +87,7 @@ def test_table_3_is_computed_from_the_epochs_of_the_recipe(recipe_results: tuple
 
 def test_lengths_of_the_recipe_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the label files where they are, else a curve that has the corpus's mean and tail."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])  # behind examples, whose `recipe` is the package
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
     from utterances import corpus_seconds
 
     seconds, source = corpus_seconds(None)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import framealign
 import handwritten
-from batches import GROUPS, Batch, make_batch
 from common import peak_bytes, relative_error
 from framealign import functional as F
 from on_gpu.machine import copy_bandwidth
@@ -23,6 +22,7 @@ from on_gpu.options import Options
 from on_gpu.rehearsal import interpret_kernels
 from on_gpu.timing import call_milliseconds, card_milliseconds
 from on_gpu.workers import compile_then_measure
+from shapes import GROUPS, Batch, make_batch
 
 SHAPES = {shape.name: shape for shape in GROUPS["shapes"]}
 TINY = {shape.name: shape for shape in GROUPS["quick"][:1]}

@@ -1,1 +1,1 @@
-"""What the example scripts share: corpora, folds, audio, backbones, training, scores, figures and report."""
+"""The application behind the scripts: see README.md for a tour of its rooms."""

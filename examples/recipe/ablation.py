@@ -6,12 +6,12 @@ from itertools import product
 
 import numpy as np
 
-from recipe.figures import draw_heat_map, draw_sweep
+from recipe.experiment import Experiment
 from recipe.files import write_text
-from recipe.report import LEVEL, caveats, data, markdown, percent, settings_text, spread
-from recipe.results import Results, deviation
-from recipe.run import Experiment
-from recipe.systems import CLS, STAGE_1, System, eal_system, fual_system
+from recipe.reporting.figures.sweep import draw_heat_map, draw_sweep
+from recipe.reporting.report import LEVEL, caveats, data, markdown, percent, settings_text, spread
+from recipe.reporting.results import RunResults, deviation
+from recipe.training.systems import CLS, STAGE_1, System, eal_system, fual_system
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Grid:
     weights: Sequence[float]
     systems: dict[tuple[float, float], System]
 
-    def best(self, results: Results) -> tuple[float, float]:
+    def best(self, results: RunResults) -> tuple[float, float]:
         """The pair with the highest UA on validation, mean over trainings: test has no say. The first of equals."""
         return max(self.systems, key=lambda pair: validation_ua(results, self.systems[pair]))
 
@@ -40,7 +40,7 @@ def train_ablations(experiment: Experiment) -> None:
     experiment.train(systems, lambda results: write_report(results, grid, sweep), name="ablation")
 
 
-def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> str:
+def write_report(results: RunResults, grid: Grid, sweep: dict[float, System]) -> str:
     """Write `ablation.md` and its figures; its tables in words, for the terminal."""
     name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
     means, deviations = grid_scores(results, grid)
@@ -59,7 +59,7 @@ def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> st
     )
     finished = {system.name for system in results.systems if results.of(system)}
     swept = {weight: system for weight, system in sweep.items() if system.name in finished}
-    parts = [
+    sections = [
         f"# Ablations on {results.corpus.name}",
         *caveats(results),
         "Every system starts from the same stage 1 of its fold and seed as those of the main experiment in this "
@@ -80,27 +80,27 @@ def write_report(results: Results, grid: Grid, sweep: dict[float, System]) -> st
             "FUAL weight",
             f"{name}\nUA of CLS + EAL (margin {margin:g}, weight {weight:g}) + FUAL",
         )
-        parts += [
+        sections += [
             "## Table 5: FUAL's weight",
             f"At EAL's margin {margin:g} and weight {weight:g}: the best of Table 4 by UA on *validation*. Test had no "
             "say in it.",
             sweep_table(results, swept),
             "![UA by FUAL weight](ablation_fual.png)",
         ]
-    parts += [significance(results), "## Data", data(results), "## Settings", settings_text(results)]
-    write_text(results.output / "ablation.md", "\n\n".join(parts) + "\n")
+    sections += [significance(results), "## Data", data(results), "## Settings", settings_text(results)]
+    write_text(results.output / "ablation.md", "\n\n".join(sections) + "\n")
     lines = [f"  {system.name:<44} UA {spread([r.scores.ua for r in results.of(system)])}" for system in results.systems
              if results.of(system)]  # fmt: skip
     return "\n".join(["", *lines, f"report: {results.output / 'ablation.md'}"])
 
 
-def validation_ua(results: Results, system: System) -> float:
+def validation_ua(results: RunResults, system: System) -> float:
     """Of the epochs that were kept; a system without a training is the last to be chosen."""
     found = [max(record["validation_ua"] for record in result.epochs) for result in results.of(system)]
     return float(np.mean(found)) if found else -1.0
 
 
-def grid_scores(results: Results, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+def grid_scores(results: RunResults, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """UA and its standard deviation, (margins, weights); nan where nothing is finished."""
     means = np.full((len(grid.margins), len(grid.weights)), np.nan)
     deviations = means.copy()
@@ -111,7 +111,7 @@ def grid_scores(results: Results, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return means, deviations
 
 
-def grid_table(results: Results, grid: Grid) -> str:
+def grid_table(results: RunResults, grid: Grid) -> str:
     return markdown(
         ["margin", "EAL weight", *SCORES],
         [
@@ -122,14 +122,14 @@ def grid_table(results: Results, grid: Grid) -> str:
     )
 
 
-def sweep_table(results: Results, sweep: dict[float, System]) -> str:
+def sweep_table(results: RunResults, sweep: dict[float, System]) -> str:
     return markdown(
         ["FUAL weight", *SCORES],
         [[f"{weight:g}", *score_cells(results, system)] for weight, system in sweep.items()],
     )
 
 
-def score_cells(results: Results, system: System) -> list[str]:
+def score_cells(results: RunResults, system: System) -> list[str]:
     found = results.of(system)
     watch = [result.diagnostics for result in found]
     return [
@@ -145,14 +145,14 @@ def score_cells(results: Results, system: System) -> list[str]:
 SCORES = ["UA", "WA", "UA on validation", "cosine to the CLS", "frame variance", "frames that agree"]
 
 
-def baseline_line(results: Results) -> str:
+def baseline_line(results: RunResults) -> str:
     found = [r for system in results.systems if system.name == CLS for r in results.of(system)]
     if not found:
         return ""
     return f"CLS pooling with cross-entropy alone: UA {spread([r.scores.ua for r in found])}."
 
 
-def significance(results: Results) -> str:
+def significance(results: RunResults) -> str:
     compared = [c for c in results.comparisons if c.adjusted_p < LEVEL]
     listed = ", ".join(f"{c.system.name} ({100 * c.difference:+.1f} points)" for c in compared)
     return f"Paired test over trainings, Holm for {len(results.comparisons)} comparisons: " + (

@@ -1,4 +1,4 @@
-"""What the scripts share of their command lines: options, a file of options, and how a run ends."""
+"""The scripts' command lines: options, a file of options, the first lines of a run, and how it ends."""
 
 import argparse
 import os
@@ -6,17 +6,54 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser
 
-from recipe.corpora import READERS
+from recipe.data.corpora import corpora
 from recipe.errors import RecipeError
-from recipe.options import Options
-from recipe.settings import Settings, Stage, check, default_settings
+from recipe.files import write_text
+from recipe.settings import Settings, Stage, check
 
-CORPORA = (*READERS, "manifest")
+
+@dataclass(frozen=True)
+class Options:
+    """All that decides what a run is; `settings` are the hyperparameters."""
+
+    settings: Settings
+    backbone: str
+    output: Path
+    cache: Path
+    seeds: tuple[int, ...]
+    folds: tuple[int, ...] | None  # all of them
+    corpus: str = "iemocap"
+    data: Path | None = None  # the demo corpus
+    classes: str = "own"
+    train_corpus: str | None = None  # the same
+    train_data: Path | None = None
+    systems: tuple[str, ...] = ()
+    margins: tuple[float, ...] = ()  # of the ablation, as the next two
+    eal_weights: tuple[float, ...] = ()
+    fual_weights: tuple[float, ...] = ()
+    precision: str = "auto"
+    compile: bool = False
+    save_models: bool = False
+    dry_run: bool = False
+    names: tuple[str, ...] = ()  # of the options that the script has
+
+    def write(self, path: Path) -> None:
+        """As a file for `--config`, which gives the same run again from any folder."""
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name in self.names}
+        given = {name: value for name, value in values.items() if name != "dry_run" and value is not None}
+        write_text(path, yaml.safe_dump({**given, **asdict(self.settings)}, sort_keys=False))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return list(value) if isinstance(value, tuple) else value
 
 
 def script_parser(description: str | None) -> ArgumentParser:
@@ -33,7 +70,7 @@ def script_parser(description: str | None) -> ArgumentParser:
 def add_corpus_arguments(parser: ArgumentParser, required: bool = False) -> None:
     parser.add_argument(
         "--corpus",
-        choices=CORPORA,
+        choices=list(corpora()),
         required=required,
         default=None if required else "iemocap",
         help="manifest: any corpus, by a CSV with the columns path, label and speaker",
@@ -88,17 +125,35 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
 
 
 def parse(parser: ArgumentParser) -> Options:
-    """What the command line says; a `--config` file counts as the options in it, at its place among the others."""
+    """What the command line says; a `--config` file counts as the options in it, at its place among the others.
+
+    Hyperparameters that are not given are the backbone's own, and its file takes seconds to import. So what can be
+    wrong is found before, and the first lines of the run are printed.
+    """
+    given = checked(parser)
+    demo = given["data"] is None
+    backbone = given["backbone"] or ("dvector" if demo else "facebook/wav2vec2-base")
+    output = given["output"] or Path("runs") / default_name(given, demo, backbone)
+    announce(given["data"], output)
+
+    from recipe.features.backbones import backbone_kind
+
+    kind = backbone_kind(backbone)
+    parser.set_defaults(asdict((demo and kind.demo_settings) or kind.settings))
+    found = checked(parser)
+    values = {field.name: found[field.name] for field in fields(Options) if field.name in found}
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    names = tuple(values)
+    return Options(**{**values, "backbone": backbone, "output": output, "settings": settings_of(found), "names": names})
+
+
+def checked(parser: ArgumentParser) -> dict:
+    """The values of all options, unless one makes no sense."""
     try:
-        parser.set_defaults(asdict(default_settings("tiny")))
-        first = parser.parse_args()
-        demo = first.data is None
-        backbone = first.backbone or ("dvector" if demo else "facebook/wav2vec2-base")
-        parser.set_defaults(asdict(default_settings(backbone, demo)))
         found = parser.parse_args().as_dict()
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise RecipeError(" ".join(str(error).split())) from None
-    if demo and found.get("corpus", "iemocap") != "iemocap":
+    if found["data"] is None and found.get("corpus", "iemocap") != "iemocap":
         raise RecipeError(f"--corpus {found['corpus']}: needs --data, the place of the corpus.")
     check_grid(found)
     if (found.get("train_corpus") is None) != (found.get("train_data") is None):
@@ -107,13 +162,13 @@ def parse(parser: ArgumentParser) -> Options:
         raise RecipeError(f"--seeds: {repeated[0]} is given twice; a seed counts once.")
     if negative := [seed for seed in found["seeds"] if seed < 0]:
         raise RecipeError(f"--seeds {negative[0]}: must be at least 0.")
+    settings_of(found)
+    return found
+
+
+def settings_of(found: dict) -> Settings:
     stages = {stage: Stage(**found[stage]) for stage in ("stage1", "stage2")}
-    settings = check(Settings(**{**{field.name: found[field.name] for field in fields(Settings)}, **stages}))
-    given = {field.name: found[field.name] for field in fields(Options) if field.name in found}
-    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    given |= {"backbone": backbone, "settings": settings, "names": tuple(given)}
-    given["output"] = found["output"] or Path("runs") / default_name(found, demo, backbone)
-    return Options(**given)
+    return check(Settings(**{**{field.name: found[field.name] for field in fields(Settings)}, **stages}))
 
 
 def check_grid(found: dict) -> None:
@@ -133,15 +188,14 @@ def default_name(found: dict, demo: bool, backbone: str) -> str:
     source = found.get("train_corpus")
     if source == "manifest":
         source = found["train_data"].stem
-    parts = [source, corpus, "four" if found.get("classes") == "four" else None]
-    return re.sub(r"[^\w.-]+", "-", "-".join([*filter(None, parts), Path(backbone).name]))
+    words = [source, corpus, "four" if found.get("classes") == "four" else None]
+    return re.sub(r"[^\w.-]+", "-", "-".join([*filter(None, words), Path(backbone).name]))
 
 
-def announce(options: Options) -> None:
+def announce(data: Path | None, output: Path) -> None:
     """The first lines of a run; for the demo, that it is one."""
-    source = "the demo corpus" if options.data is None else options.data
-    print(f"framealign: the two stages on {source}, results in {options.output}", flush=True)
-    if options.data is None:
+    print(f"framealign: the two stages on {data or 'the demo corpus'}, results in {output}", flush=True)
+    if data is None:
         print(
             "This is a stand-in: synthetic speech in IEMOCAP's layout, to try the recipe in minutes. It is a smoke "
             "test,\nnot a result, and its numbers are not the paper's: those take --data PATH/TO/IEMOCAP_full_release.",

@@ -12,13 +12,13 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from recipe.backbones.huggingface import tiny
-from recipe.batches import UtteranceFeatures
-from recipe.corpora import Utterance
-from recipe.model import EmotionModel, Trainee
-from recipe.settings import default_settings
-from recipe.systems import paper_systems
-from recipe.training import TERMS, backward, passes, predict
+from recipe.data.corpus import Utterance
+from recipe.features.backbones.tiny import TinyBackbone
+from recipe.features.batches import UtteranceFeatures
+from recipe.training.epoch import TERMS, gradients
+from recipe.training.model import EmotionModel, Trainee
+from recipe.training.predict import predict
+from recipe.training.systems import paper_systems
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 
@@ -33,22 +33,20 @@ def main() -> None:
     features = {str(i): torch.randn(length, 32, generator=generator) for i, length in enumerate(lengths)}
     data = UtteranceFeatures(utterances, features, CLASSES)
     torch.manual_seed(1)
-    settings = default_settings("tiny")
+    settings = TinyBackbone.settings
     system = next(s for s in paper_systems(settings) if s.slug == system_name)
-    backbone = tiny().eval()
+    backbone = TinyBackbone().eval()
     model = EmotionModel(backbone, system.build_pooling(backbone.dim, settings), len(CLASSES))
     trainee = accelerator.prepare(Trainee(model, system.objective()))
     step = [int(index) for index in indices]
-    shares = passes(step, data.lengths, int(frame_budget), accelerator)
-    batches = data.batches([share for share, _ in shares], accelerator.device)
-    sums = backward(trainee, batches, [count for _, count in shares], len(step), accelerator)
+    sums = next(gradients(trainee, data, [step], int(frame_budget), accelerator))
     losses = accelerator.reduce(sums, "sum") / len(step)
     found = predict(model, data, settings, accelerator)  # before the gradients change anything
     if accelerator.is_main_process:
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        of_parameters = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         outputs = {"probabilities": found.probabilities, "lengths": found.lengths, "weights": found.weights}
         terms = {name: losses[i].clone() for i, name in enumerate(TERMS)}
-        save_file({**gradients, **outputs, **terms}, out)
+        save_file({**of_parameters, **outputs, **terms}, out)
     accelerator.end_training()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from recipe.ablation import Grid, grid_scores
 from recipe.errors import RecipeError
-from recipe.settings import default_settings
-from recipe.systems import eal_system, fual_system
+from recipe.features.backbones.tiny import TinyBackbone
+from recipe.training.systems import eal_system, fual_system
 
 FAST = ("--backbone", "tiny", "--stage1.epochs", 1, "--stage2.epochs", 1, "--folds", 1)
 
@@ -67,7 +67,7 @@ def test_bad_arguments(run, arguments, message):
 
 
 def test_systems_of_the_settings_are_the_papers():
-    settings = default_settings("tiny")
+    settings = TinyBackbone.settings
     assert eal_system(0.8, 0.05, settings).slug == "cls-eal"
     assert fual_system(0.8, 0.05, 0.05, settings).slug == "cls-eal-fual"
     assert fual_system(0.8, 0.05, 0.0, settings) == eal_system(0.8, 0.05, settings)
@@ -94,7 +94,7 @@ class Told:
 
 
 def test_the_best_setting_is_chosen_on_validation_and_not_on_test():
-    settings = default_settings("tiny")
+    settings = TinyBackbone.settings
     pairs = [(0.4, 0.05), (0.4, 0.1), (0.8, 0.05)]
     grid = Grid([0.4, 0.8], [0.05, 0.1], {pair: eal_system(*pair, settings) for pair in pairs})
     names = [grid.systems[pair].name for pair in pairs]

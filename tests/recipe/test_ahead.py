@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.ahead import made_ahead
+from recipe.features.ahead import made_ahead
 
 PATIENCE = 30  # seconds, for what should happen at once
 

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from recipe.audio import SAMPLE_RATE, AudioError, check_audio, file_content, read_waveform, usable_audio, waveform
-from recipe.corpora import Corpus, Utterance
+from recipe.data.audio import SAMPLE_RATE, AudioError, check_file, file_content, read_waveform, usable_audio, waveform
+from recipe.data.corpus import Corpus, Utterance
 from recipe.errors import RecipeError
 
 
@@ -209,14 +209,17 @@ def corpus(tmp_path):
     return Corpus("test corpus", ("happy",), utterances)
 
 
-def test_usable_audio_gives_waveforms_and_counts_the_rest(corpus):
-    given = {utterance.id: waveform for utterance, waveform in usable_audio(corpus, progress=False)}
-    assert list(given) == ["0", "2", "3"]
-    torch.testing.assert_close(given["3"], torch.from_numpy(tone(frequency=350)))
-    assert [utterance.id for utterance in corpus.utterances] == ["0", "2", "3"]
-    [skipped] = corpus.skipped
+def test_usable_audio_is_what_was_read_and_what_was_skipped(corpus):
+    found, [skipped] = usable_audio(corpus, read_waveform, progress=False)
+    assert list(found) == ["0", "2", "3"]
+    torch.testing.assert_close(found["3"], torch.from_numpy(tone(frequency=350)))
     assert skipped.path.name == "1.wav"
     assert skipped.reason == "is digitally silent; copy or unpack it again"
+    assert len(corpus.utterances) == 4  # left as it is
+    assert corpus.skipped == []
+    kept = corpus.with_only(found, [skipped])
+    assert [utterance.id for utterance in kept.utterances] == ["0", "2", "3"]
+    assert kept.skipped == [skipped]
 
 
 def test_usable_audio_gives_whatever_is_read(corpus):
@@ -225,9 +228,9 @@ def test_usable_audio_gives_whatever_is_read(corpus):
     def read(path):
         return len(waveform(path, file_content(path)))
 
-    given = [(utterance.id, samples) for utterance, samples in usable_audio(corpus, read, progress=False)]
-    assert given == [("0", SAMPLE_RATE), ("2", SAMPLE_RATE), ("3", SAMPLE_RATE)]
-    assert [skipped.path.name for skipped in corpus.skipped] == ["1.wav"]
+    found, skipped = usable_audio(corpus, read, progress=False)
+    assert found == {"0": SAMPLE_RATE, "2": SAMPLE_RATE, "3": SAMPLE_RATE}
+    assert [file.path.name for file in skipped] == ["1.wav"]
 
 
 def test_a_waveform_is_of_the_content_and_not_of_what_the_file_has_become(wav):
@@ -236,15 +239,16 @@ def test_a_waveform_is_of_the_content_and_not_of_what_the_file_has_become(wav):
     torch.testing.assert_close(waveform(wav, content), whole, rtol=0, atol=0)
 
 
-def test_check_audio_shows_its_progress(corpus, capsys):
-    assert check_audio(corpus) is corpus
-    assert len(corpus.utterances) == 3
+def test_reading_a_corpus_shows_its_progress(corpus, capsys):
+    found, _ = usable_audio(corpus, check_file)
+    assert found == {"0": None, "2": None, "3": None}  # nothing of the audio is kept
     assert "reading audio: 100%" in capsys.readouterr().err
 
 
 def test_half_of_a_corpus_is_enough(corpus):
     contents(corpus.utterances[0].path, b"")
-    assert len(check_audio(corpus, progress=False).utterances) == 2
+    found, skipped = usable_audio(corpus, check_file, progress=False)
+    assert (len(found), len(skipped)) == (2, 2)
 
 
 def test_less_than_half_of_a_corpus_is_not_enough(corpus):
@@ -252,5 +256,5 @@ def test_less_than_half_of_a_corpus_is_not_enough(corpus):
         contents(utterance.path, b"")
     message = r"test corpus: more than half of its 4 audio files .*3\.wav: is empty"
     with pytest.raises(RecipeError, match=message) as caught:
-        check_audio(corpus, progress=False)
+        usable_audio(corpus, check_file, progress=False)
     assert "\n" not in str(caught.value)

@@ -14,8 +14,9 @@ from transformers import (
     WavLMModel,
 )
 
-from recipe.backbones import load_backbone, pad
 from recipe.errors import RecipeError
+from recipe.features.backbone import pad
+from recipe.features.backbones import load_backbone
 
 SMALL = {
     "hidden_size": 32,
@@ -144,7 +145,7 @@ def test_dvector_does_not_import_the_packages_audio_stack():
     import sys
 
     program = (
-        "import sys; sys.path.insert(0, 'examples'); from recipe.backbones import load_backbone; "
+        "import sys; sys.path.insert(0, 'examples'); from recipe.features.backbones import load_backbone; "
         "load_backbone('dvector'); print([m for m in ('resemblyzer', 'librosa', 'webrtcvad') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.batches import Batch, UtteranceFeatures, check_budget, parts, training_steps
-from recipe.corpora import Utterance
+from recipe.data.corpus import Utterance
 from recipe.errors import RecipeError
-from recipe.settings import Settings, default_settings
+from recipe.features.backbones import backbone_kind
+from recipe.features.batches import Batch, UtteranceFeatures, check_budget, training_steps, within_budget
+from recipe.settings import Settings
 
 BUDGET = Settings.frame_budget
 
@@ -88,11 +89,11 @@ def test_long_and_short_steps_come_in_no_order():
     assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.15
 
 
-# ---- parts
+# ---- within_budget
 
 
 def shares(indices, lengths, budget, processes):
-    return [parts(indices, lengths, budget, process, processes) for process in range(processes)]
+    return [within_budget(indices, lengths, budget, process, processes) for process in range(processes)]
 
 
 @settings(max_examples=50)
@@ -115,14 +116,14 @@ def test_parts_fit_the_budget_where_every_utterance_does(lengths, processes, spa
 
 
 def test_a_part_takes_as_many_as_fit():
-    assert parts([4, 3, 2, 1, 0], [3, 3, 4, 4, 5], 8) == [[0, 1], [2, 3], [4]]
+    assert within_budget([4, 3, 2, 1, 0], [3, 3, 4, 4, 5], 8) == [[0, 1], [2, 3], [4]]
 
 
 @settings(max_examples=50)
 @given(lengths_of, st.integers(1, 4000))
 def test_an_utterance_beyond_the_budget_is_alone(lengths, budget):
-    for part in parts(range(len(lengths)), lengths, budget):
-        assert len(part) == 1 or len(part) * max(lengths[index] for index in part) <= budget
+    for batch in within_budget(range(len(lengths)), lengths, budget):
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
 
 
 @settings(max_examples=50)
@@ -169,7 +170,7 @@ def test_padding_on_iemocap_is_far_below_that_of_a_random_order(epoch):
 
 def test_padding_of_a_prediction_on_iemocap():
     lengths = iemocap_lengths()
-    assert padded(parts(range(len(lengths)), lengths, BUDGET), lengths) < 1.02 * sum(lengths)
+    assert padded(within_budget(range(len(lengths)), lengths, BUDGET), lengths) < 1.02 * sum(lengths)
 
 
 @pytest.mark.parametrize("backbone", ["facebook/wav2vec2-base", "dvector"])
@@ -177,7 +178,7 @@ def test_the_longest_turn_fits_the_default_budget(backbone):
     rate = 100 if backbone == "dvector" else 50  # steps of the front end a second
     longest = Utterance("longest", Path("longest.wav"), "happy", "1001")
     check_budget(
-        [longest], {"longest": torch.zeros(math.ceil(34.14 * rate), 1)}, default_settings(backbone).frame_budget
+        [longest], {"longest": torch.zeros(math.ceil(34.14 * rate), 1)}, backbone_kind(backbone).settings.frame_budget
     )
 
 

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from framealign import AttentivePooling, CLSSelfAttentionPooling
-from recipe import files, tensor_files
-from recipe.backbones import load_backbone
-from recipe.checkpoint import Checkpoint
+from recipe import files
+from recipe.features.backbones import load_backbone
 from recipe.files import write_text
-from recipe.model import EmotionModel
-from recipe.tensor_files import write_tensors
+from recipe.training import tensor_files
+from recipe.training.checkpoint import Checkpoint
+from recipe.training.model import EmotionModel
+from recipe.training.tensor_files import write_tensors
 
 
 @pytest.fixture(scope="module")

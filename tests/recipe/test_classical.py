@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from recipe.audio import SAMPLE_RATE, SHORTEST
-from recipe.classical import C_GRID, fit_svm, mfcc_statistics
-from recipe.scores import score
+from recipe.data.audio import SAMPLE_RATE, SHORTEST
+from recipe.training.classical import C_GRID, fit_svm, mfcc_statistics
+from recipe.training.scores import score
 
 FEATURES = 5 * 2 * (20 + 1)  # statistics of static and delta, of coefficients and energy
 

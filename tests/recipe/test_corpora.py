@@ -8,18 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from recipe.corpora import (
-    FOUR_CLASSES,
-    READERS,
-    read_corpus,
-    read_crema_d,
-    read_iemocap,
-    read_ravdess,
-    speaker_groups,
-)
+from recipe.data.corpora import corpora, read_corpus
+from recipe.data.corpora.iemocap import read_iemocap
+from recipe.data.corpora.ravdess import read_ravdess
+from recipe.data.corpus import FOUR_CLASSES
+from recipe.data.folds import session_folds, speaker_folds
+from recipe.data.speaker_groups import speaker_groups
 from recipe.errors import RecipeError
-from recipe.folds import session_folds, speaker_folds
 from trees import iemocap_block, touch, write_iemocap, write_iemocap_audio, write_iemocap_labels
+
+READERS = sorted(corpora().keys() - {"manifest"})
 
 
 def counts(utterances):
@@ -163,7 +161,7 @@ def test_iemocap_folds_of_the_whole_release(data_root, tmp_path):
 
 
 def test_ravdess(data_root):
-    corpus = read_ravdess(data_root / "ravdess" / "Audio_Speech_Actors_01-24_16k_flac")
+    corpus = read_corpus("ravdess", data_root / "ravdess" / "Audio_Speech_Actors_01-24_16k_flac")
     assert len(corpus.utterances) == 1439
     assert counts(corpus.utterances) == dict.fromkeys(corpus.classes, 192) | {"neutral": 96, "happy": 191}
     [skipped] = corpus.skipped
@@ -177,7 +175,7 @@ def test_ravdess(data_root):
     groups = speaker_groups(corpus)
     for number, group in enumerate(groups, start=1):
         assert group == sorted({r["actor"] for r in manifest.values() if r["emobox_test_fold"] == str(number)})
-    assert [len(fold.test) for fold in speaker_folds(corpus, groups)] == [240, 240, 240, 239, 240, 240]
+    assert [len(fold.test) for fold in speaker_folds(corpus)] == [240, 240, 240, 239, 240, 240]
 
 
 def test_ravdess_shared_classes_leave_calm_out(data_root):
@@ -220,7 +218,7 @@ def test_emodb_four_classes(data_root, below):
     manifest = list(csv.DictReader((data_root / "emodb" / "manifest.csv").open()))
     sexes = {row["speaker"]: row["sex"] for row in manifest}
     assert [[sexes[speaker] for speaker in group] for group in groups] == [["male"], ["female"]] * 5
-    assert sum(len(fold.test) for fold in speaker_folds(corpus, groups)) == 339
+    assert sum(len(fold.test) for fold in speaker_folds(corpus)) == 339
 
 
 def test_emodb_own_classes_from_the_originals_only(data_root):
@@ -237,7 +235,7 @@ def test_emodb_own_classes_from_the_originals_only(data_root):
         "362 utterances, where a complete EmoDB gives 535: bored 9 of 81, disgusted 9 of 46, fearful 5 of 69."
     ]
     with pytest.raises(RecipeError, match="has no utterance of"):
-        speaker_folds(corpus, speaker_groups(corpus))
+        speaker_folds(corpus)
 
 
 # ---- CREMA-D
@@ -251,7 +249,7 @@ def crema_d_names(data_root, tmp_path):
 
 
 def test_crema_d_complete(crema_d_names, data_root):
-    corpus = read_crema_d(crema_d_names)
+    corpus = read_corpus("crema-d", crema_d_names)
     assert len(corpus.utterances) == 7435
     assert counts(corpus.utterances) == {
         "angry": 1270,
@@ -276,7 +274,7 @@ def test_crema_d_complete(crema_d_names, data_root):
     with (data_root / "crema_d" / "VideoDemographics.csv").open() as file:
         women = {row["ActorID"] for row in csv.DictReader(file) if row["Sex"] == "Female"}
     assert [(len(group), len(women & set(group))) for group in groups] == [(19, 9), (18, 9), (18, 9), (18, 8), (18, 8)]
-    assert sum(len(fold.test) for fold in speaker_folds(corpus, groups)) == 7435
+    assert sum(len(fold.test) for fold in speaker_folds(corpus)) == 7435
 
 
 def test_crema_d_four_classes(crema_d_names):
@@ -288,7 +286,7 @@ def test_crema_d_with_too_few_speakers_for_folds(tmp_path):
     with pytest.raises(
         RecipeError, match=r"the 2 speakers found \(1001, 1002\) are in 2 of the 5 speaker groups.*Complete"
     ):
-        speaker_groups(read_crema_d(tmp_path))
+        speaker_groups(read_corpus("crema-d", tmp_path))
 
 
 # ---- what is not the corpus

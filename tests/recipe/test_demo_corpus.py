@@ -14,12 +14,12 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import recipe.corpora.demo as demo
-from recipe.audio import usable_audio
-from recipe.corpora import read_iemocap
+import recipe.data.demo as demo
+from recipe.data.audio import read_waveform
+from recipe.data.corpora.iemocap import read_iemocap
+from recipe.data.espeak import Espeak
+from recipe.data.folds import session_folds
 from recipe.errors import RecipeError
-from recipe.espeak import Espeak
-from recipe.folds import session_folds
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_it_says_what_it_is(root):
 def test_unseen_voices_are_neither_trivial_nor_hopeless(corpus):
     """A linear probe on the long-term spectrum, which models see whatever the level, and one on the level alone."""
     spectra, levels = {}, {}
-    for utterance, waveform in usable_audio(corpus, progress=False):
-        samples = waveform.numpy()
+    for utterance in corpus.utterances:
+        samples = read_waveform(utterance.path).numpy()
         levels[utterance.id] = [np.log(samples.std())]
         frames = np.lib.stride_tricks.sliding_window_view(samples / samples.std(), 512)[::256] * np.hanning(512)
         power = np.abs(np.fft.rfft(frames))[:, :256].reshape(len(frames), 32, 8).sum(axis=2)
@@ -134,7 +134,7 @@ def test_unknown_language():
 
 def test_voices_sound_the_same_in_every_process():
     program = (
-        "import sys, zlib; from recipe.espeak import Espeak; espeak = Espeak()\n"
+        "import sys, zlib; from recipe.data.espeak import Espeak; espeak = Espeak()\n"
         "for voice in sys.argv[1:]:\n"
         "    for text in ('You told me.', 'It rains.'):\n"
         "        speech = espeak.speak(text, voice, rate=160, pitch=50, pitch_range=50, volume=100)\n"

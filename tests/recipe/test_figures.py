@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from recipe import figures
-from recipe.figures import FrameOutputs
-from recipe.scores import from_confusion
+from recipe.reporting import figures
+from recipe.reporting.figures.timeline import FrameOutputs
+from recipe.training.scores import from_confusion
 
 FOUR = ("angry", "happy", "neutral", "sad")
 EIGHT = ("angry", "calm", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")

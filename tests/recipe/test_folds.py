@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.corpora import Corpus, Utterance, dealt_speakers
+from recipe.data.corpus import Corpus, Fold, Utterance
+from recipe.data.folds import checked, fold_table, manifest_folds, session_folds, speaker_folds, write_folds
+from recipe.data.speaker_groups import dealt_speakers
 from recipe.errors import RecipeError
-from recipe.folds import Fold, checked, fold_table, manifest_folds, session_folds, speaker_folds, write_folds
 
 CLASSES = ("happy", "sad")
 
@@ -46,7 +47,7 @@ def test_the_man_of_the_held_out_session_validates_and_the_woman_tests(dyads):
 
 
 def test_groups_of_speakers_take_turns():
-    folds = speaker_folds(corpus_of("abcdef"), [["a", "b"], ["c"], ["d", "e", "f"]])
+    folds = speaker_folds(replace(corpus_of("abcdef"), speaker_groups=[["a", "b"], ["c"], ["d", "e", "f"]]))
     speakers = [[sorted({u.speaker for u in side}) for side in fold.sides().values()] for fold in folds]
     assert speakers == [
         [["d", "e", "f"], ["c"], ["a", "b"]],
@@ -70,7 +71,7 @@ def test_a_speaker_on_two_sides_is_refused(sides):
 
 def test_groups_that_share_a_speaker_are_refused():
     with pytest.raises(RecipeError, match=r"fold 1: speaker b is in both validation and test"):
-        speaker_folds(corpus_of("abcd"), [["a", "b"], ["b", "c"], ["d"]])
+        speaker_folds(replace(corpus_of("abcd"), speaker_groups=[["a", "b"], ["b", "c"], ["d"]]))
 
 
 def test_a_side_without_a_class_is_refused(dyads):

@@ -34,7 +34,7 @@ print(json.dumps([len(saved), json.loads(saved[-1])]))
 @pytest.fixture(scope="module")
 def part():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])  # behind examples, whose `recipe` is the package
+        patch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
         from on_gpu import recipe
 
         yield recipe
@@ -91,12 +91,12 @@ def test_what_a_gpu_would_have_found_is_shown(part, rehearsal):
     row["peak_bytes"] = [7_000_000_000]
     results["rows"][-1] |= {"seconds": [], "error": "out of memory"}
     results["longest"] = [{"group": "stage 1", "frame_budget": 3200, "peak_bytes": 5_000_000_000, "padded": 0}]
-    results["waits"] = {"stage 1": ["recipe/training.py:1, 1 times"], "stage 2": []}
+    results["waits"] = {"stage 1": ["training/epoch.py:1, 1 times"], "stage 2": []}
     text = part.table(results)
     assert "| 90% (75%) | 7.0 |" in text
     assert "out of memory" in text
     assert "stage 1, budget 3200: 5.0 GB" in text
-    assert "of stage 1 the host waits for the GPU: recipe/training.py:1, 1 times." in text
+    assert "of stage 1 the host waits for the GPU: training/epoch.py:1, 1 times." in text
     assert "of stage 2 the host waits for the GPU: nowhere." in text
 
 

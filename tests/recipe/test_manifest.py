@@ -2,9 +2,11 @@
 
 import pytest
 
-from recipe.corpora import FOUR_CLASSES, read_corpus, read_manifest
+from recipe.data.corpora import read_corpus
+from recipe.data.corpora.manifest import read_manifest
+from recipe.data.corpus import FOUR_CLASSES
+from recipe.data.folds import manifest_folds
 from recipe.errors import RecipeError
-from recipe.folds import manifest_folds
 from trees import touch
 
 ROWS = """\

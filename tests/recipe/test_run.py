@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from recipe.errors import RecipeError
-from recipe.run import check_processes
-from recipe.scores import score
+from recipe.experiment import check_processes
+from recipe.training.scores import score
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SYSTEMS = ["stage 1", "CLS pooling", "CLS + EAL + FUAL"]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from recipe.scores import score
-from recipe.significance import FLIPS, difference_interval, holm, interval, paired_test, smallest_p
+from recipe.reporting.significance import FLIPS, difference_interval, holm, interval, paired_test, smallest_p
+from recipe.training.scores import score
 
 
 def predict(generator, labels, recall, seeds, num_classes):

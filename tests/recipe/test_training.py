@@ -9,17 +9,19 @@ import torch
 from accelerate import Accelerator
 from torch.optim import AdamW
 
-from recipe import training
-from recipe.backbones.huggingface import tiny
-from recipe.batches import Batch, UtteranceFeatures
-from recipe.corpora import Utterance
-from recipe.folds import Fold
-from recipe.model import EmotionModel, Trainee
-from recipe.plan import Training
-from recipe.progress import Progress
+from recipe.data.corpus import Fold, Utterance
+from recipe.features.backbones.tiny import TinyBackbone
+from recipe.features.batches import Batch, UtteranceFeatures
 from recipe.settings import Settings, Stage
-from recipe.systems import STAGE_1, System
-from recipe.training import best_epoch, fit, parameter_groups, predict, train_epoch, triangle
+from recipe.training import epoch as one_epoch
+from recipe.training import fit as one_fit
+from recipe.training.epoch import EpochTrainer, triangle
+from recipe.training.fit import best_epoch, fit, parameter_groups
+from recipe.training.model import EmotionModel, Trainee
+from recipe.training.plan import Training
+from recipe.training.predict import predict
+from recipe.training.progress import Progress
+from recipe.training.systems import STAGE_1, System
 
 CLASSES = ("angry", "happy")
 SETTINGS = Settings(Stage(2, 1e-3, 2e-3, 3e-3), Stage(3, 1e-3, 1e-3, 1e-3), batch_size=4, frame_budget=200)
@@ -36,7 +38,7 @@ def data():
 
 def model(system=STAGE_1):
     torch.manual_seed(0)
-    backbone = tiny()
+    backbone = TinyBackbone()
     return EmotionModel(backbone, system.build_pooling(backbone.dim, SETTINGS), len(CLASSES))
 
 
@@ -49,8 +51,8 @@ def run_fit(trained, data, folder):
 
 def test_rates_rise_and_fall_once_over_all_epochs(data, tmp_path, monkeypatch):
     shares = []
-    set_rates = training.set_rates
-    monkeypatch.setattr(training, "set_rates", lambda o, share: (shares.append(share), set_rates(o, share)))
+    set_rates = one_epoch.set_rates
+    monkeypatch.setattr(one_epoch, "set_rates", lambda o, share: (shares.append(share), set_rates(o, share)))
     run_fit(model(), data, tmp_path)
     assert shares == [triangle(step, 6, SETTINGS.warmup) for step in range(6)]  # 2 epochs of 3 steps
     assert shares[0] == 1
@@ -81,11 +83,11 @@ def test_a_pooling_without_parameters_has_no_group():
 
 def test_the_best_epoch_is_kept_and_of_equals_the_last(data, tmp_path, monkeypatch):
     uas = iter([0.9, 0.4])
-    monkeypatch.setattr(training, "score", lambda *_: type("Scores", (), {"ua": next(uas), "wa": 0.5}))
+    monkeypatch.setattr(one_fit, "score", lambda *_: type("Scores", (), {"ua": next(uas), "wa": 0.5}))
     states = []
     learned_state = EmotionModel.learned_state
     monkeypatch.setattr(
-        training, "copied", lambda state: states.append({k: v.clone() for k, v in state.items()}) or states[-1]
+        one_fit, "copied", lambda state: states.append({k: v.clone() for k, v in state.items()}) or states[-1]
     )
     trained = model()
     records = run_fit(trained, data, tmp_path)
@@ -117,7 +119,7 @@ def test_predictions_are_those_of_each_utterance_alone(data):
             torch.testing.assert_close(found.frame_probabilities[own], frames, rtol=1e-4, atol=1e-5)
         start = own.stop
     assert start == len(found.weights)
-    assert found.watch["effective_frames"] > 1
+    assert found.diagnostics["effective_frames"] > 1
 
 
 # ---- batches made ahead
@@ -145,10 +147,8 @@ def run_epoch(data, progress=None):
     trained = model()
     trainee, optimizer = Trainee(trained, STAGE_1.objective()), AdamW(parameter_groups(trained, SETTINGS.stage1))
     progress = progress or Progress(3, 0, disable=True)
-    terms = train_epoch(
-        trainee, optimizer, data, SETTINGS.stage1, SETTINGS, Accelerator(cpu=True), seed=0, epoch=1, progress=progress
-    )
-    return terms, trained.state_dict()
+    trainer = EpochTrainer(trainee, optimizer, data, SETTINGS.stage1, SETTINGS, Accelerator(cpu=True), 0, progress)
+    return trainer.train(epoch=1), trained.state_dict()
 
 
 def test_an_epoch_with_batches_made_ahead_is_the_same_to_the_bit(data, ahead):

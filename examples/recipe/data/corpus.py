@@ -1,0 +1,64 @@
+"""What a corpus is to the recipe, and what it must tell of itself to be one of those that it knows."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+FOUR_CLASSES = ("angry", "happy", "neutral", "sad")  # every corpus has them; RAVDESS's calm is not neutral
+SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    id: str  # unique in its corpus
+    path: Path  # of its audio
+    label: str  # one of the corpus's classes
+    speaker: str
+    session: str = ""  # of the recording, where the corpus has sessions
+    fold: str = ""  # in which it is test, where the corpus says so
+    split: str = ""  # train, validation or test, where the corpus says so
+    gender: str = ""  # of the speaker, where speakers are dealt into groups by it
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be used; every one of them is counted in the report."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Corpus:
+    name: str
+    classes: tuple[str, ...]  # in the order of the model's outputs
+    utterances: list[Utterance]
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a reader of the report should know about the data
+    speaker_groups: Sequence[Sequence[str]] = ()  # who are tested together; none: they are dealt into groups
+
+    def with_only(self, ids: Collection[str], skipped: Sequence[Skipped]) -> "Corpus":
+        """The utterances in `ids`; `skipped` are the files of the others."""
+        kept = [utterance for utterance in self.utterances if utterance.id in ids]
+        return replace(self, utterances=kept, skipped=[*self.skipped, *skipped])
+
+
+@dataclass(frozen=True)
+class Fold:
+    number: int
+    train: list[Utterance]
+    validation: list[Utterance]
+    test: list[Utterance]
+
+    def sides(self) -> dict[str, list[Utterance]]:
+        return {side: getattr(self, side) for side in SIDES}
+
+
+@dataclass(frozen=True)
+class CorpusKind:
+    """A corpus that the recipe knows. Each is the `CORPUS` of one file in `corpora`, and nothing else names it."""
+
+    name: str  # on the command line
+    read: Callable[..., Corpus]  # of its folder, or file, and of the classes to take; by default its own
+    folds: Callable[[Corpus], list[Fold]]
+    speaker_groups: Sequence[Sequence[str]] = ()  # published ones, who are tested together

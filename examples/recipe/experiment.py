@@ -1,0 +1,302 @@
+"""An experiment from end to end: backbone, corpus, folds, features, trainings. Goes on where one was stopped."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
+from torch import Tensor
+
+from recipe.command_line import Options
+from recipe.data.audio import check_file, usable_audio
+from recipe.data.corpora import corpora, read_corpus
+from recipe.data.corpus import Corpus, Fold
+from recipe.data.demo import make_demo_corpus
+from recipe.data.folds import fold_digest, fold_table, split_folds, with_only, write_folds
+from recipe.data.transfer import joined
+from recipe.errors import RecipeError
+from recipe.features.backbone import Backbone
+from recipe.features.backbones import load_backbone
+from recipe.features.batches import check_budget
+from recipe.features.cache import cached_features, state_digest
+from recipe.files import write_text
+from recipe.reporting.results import RunResults
+from recipe.training.allocator import keep_pages
+from recipe.training.epoch import steps_an_epoch
+from recipe.training.plan import Block, Training, make_plan
+from recipe.training.progress import Progress
+from recipe.training.systems import System
+from recipe.training.two_stage import TwoStages
+
+DEMO = Path("runs/demo-corpus")
+
+
+def run(options: Options, train: Callable[["Experiment"], object]) -> None:
+    """What the scripts do: `train`, or with `--dry-run` only look."""
+    if options.dry_run:
+        dry_run(options)
+    else:
+        train(prepare(options))
+
+
+def prepare(options: Options) -> "Experiment":
+    """All that trainings need, in an output folder that is theirs."""
+    keep_pages()
+    # The backbone comes first: a wrong name should not cost the reading of a corpus
+    backbone = load_backbone(options.backbone)
+    check_heads(options, backbone)
+    precision = resolved_precision(options.precision, backbone)
+    accelerator = Accelerator(mixed_precision=precision, dynamo_plugin=dynamo(options.compile))
+    check_processes(accelerator)
+    announce(accelerator, equipment(options, backbone, accelerator))
+    weights = state_digest(backbone.state_dict()).hexdigest()
+
+    every_utterance = read(options)
+    announce(accelerator, size(every_utterance))
+    every_fold = make_folds(options, every_utterance)
+    chosen(every_fold, options.folds)  # refused, if they are, before the audio is read
+    backbone = backbone.to(accelerator.device)
+    with accelerator.main_process_first():
+        features, skipped, content = cached_features(
+            every_utterance, backbone, options.cache, accelerator.device, accelerator.is_main_process
+        )
+    corpus = every_utterance.with_only(features, skipped)
+    check_budget(corpus.utterances, features, options.settings.frame_budget)
+    every_fold = with_only(every_fold, features, corpus.classes)
+    folds = chosen(every_fold, options.folds)
+    announce(accelerator, overview(corpus, folds))
+    if accelerator.is_main_process:
+        claim(
+            options.output,
+            {  # what all trainings of an output folder share
+                "corpus": corpus.name,
+                "classes": list(corpus.classes),
+                "content": content,
+                "folds": fold_digest(every_fold, corpus.classes),
+                "backbone": options.backbone,
+                "weights": weights,
+                "precision": precision,
+                "compile": options.compile,
+                "settings": asdict(options.settings),
+            },
+        )
+        write_folds(options.output / "folds.json", folds, corpus.classes)
+    accelerator.wait_for_everyone()
+    return Experiment(options, accelerator, precision, backbone, corpus, folds, features)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A corpus, its folds, its features and a backbone, ready to train systems."""
+
+    options: Options
+    accelerator: Accelerator
+    precision: str
+    backbone: Backbone
+    corpus: Corpus
+    folds: list[Fold]
+    features: Mapping[str, Tensor]  # by the utterances' ids
+
+    def train(self, systems: list[System], report: Callable[[RunResults], str], name: str = "results") -> RunResults:
+        """Train what is not finished in the output folder yet; what came out of all.
+
+        Args:
+            systems: Stage 1, then the others.
+            report: Writes the report and figures into the folder, also of an interrupted run; the lines for the
+                terminal.
+            name: Of the files with the data: `results.json`, for one.
+        """
+        options, settings = self.options, self.options.settings
+        plan = make_plan(options.seeds, self.folds, systems, options.output)
+        steps = {
+            training: steps_an_epoch(len(block.fold.train), settings) * training.system.epochs(settings)
+            for block in plan
+            for training in block.trainings
+        }
+        finished = self.agreed([training for training in steps if training.finished], list(steps))
+        if finished:
+            announce(
+                self.accelerator,
+                f"{len(finished)} of {len(steps)} trainings are finished in {options.output}; going on",
+            )
+        results = RunResults(
+            self.corpus,
+            options.output,
+            options.backbone,
+            settings,
+            plan,
+            name,
+            self.precision,
+            stand_in=options.data is None,
+            backbone_caveat=self.backbone.caveat,
+        )
+        main = self.accelerator.is_main_process
+        if main:
+            options.write(results.file("config.yaml"))
+        try:
+            done = sum(steps[training] for training in finished)
+            with Progress(sum(steps.values()), done, disable=not main) as progress:
+                stages = TwoStages(
+                    self.backbone,
+                    self.features,
+                    self.corpus.classes,
+                    settings,
+                    self.accelerator,
+                    progress,
+                    options.save_models,
+                )
+                for block in plan:
+                    if list(stages.train(block, finished)) and main:
+                        results.write()
+                        progress.say(block_table(block, results))
+        finally:  # an interrupted run reports what it had finished
+            results.read()
+            if results.finished and main:
+                results.write()
+                print(report(results), flush=True)
+        return results
+
+    def agreed(self, finished: list[Training], everything: list[Training]) -> set[Training]:
+        """What the main process found finished: all must skip the same, whatever they see on a shared disk."""
+        flags = broadcast_object_list([training in finished for training in everything])
+        return {training for training, flag in zip(everything, flags, strict=True) if flag}
+
+
+def announce(accelerator: Accelerator, text: str) -> None:
+    if accelerator.is_main_process:
+        print(text, flush=True)
+
+
+def equipment(options: Options, backbone: Backbone, accelerator: Accelerator) -> str:
+    millions = sum(p.numel() for p in backbone.parameters()) / 1e6
+    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    text = f"backbone {options.backbone}: {millions:.1f} M parameters, on {accelerator.device}, {precision}"
+    processes = accelerator.num_processes
+    return f"{text}, {processes} processes" if processes > 1 else text
+
+
+def size(corpus: Corpus) -> str:
+    return f"corpus {corpus.name}: {len(corpus.utterances)} utterances, classes {', '.join(corpus.classes)}"
+
+
+def read(options: Options) -> Corpus:
+    """The corpus that the options ask for, or the two that they join."""
+    corpus = read_corpus(options.corpus, options.data or make_demo_corpus(DEMO), options.classes)
+    if options.train_corpus is None or options.train_data is None:
+        return corpus
+    return joined(read_corpus(options.train_corpus, options.train_data, options.classes), corpus)
+
+
+def make_folds(options: Options, corpus: Corpus) -> list[Fold]:
+    return split_folds(corpus) if options.train_corpus is not None else corpora()[options.corpus].folds(corpus)
+
+
+def claim(output: Path, setup: dict) -> None:
+    """Make the folder this setup's own, or see that it is: trainings of two setups would be averaged otherwise."""
+    path = output / "setup.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if differing := sorted(differences(earlier, setup)):
+            raise RecipeError(
+                f"--output {output}: holds a run with {'; '.join(differing)}. Name another folder, or remove it."
+            )
+        return
+    if (output / "results.json").exists():
+        raise RecipeError(f"--output {output}: holds the results of another program; name another folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(setup, indent=1) + "\n")
+
+
+def differences(earlier: dict, now: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key in earlier.keys() | now.keys():
+        one, other = earlier.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{key}.")
+        elif one != other and key == "content":
+            found.append("other audio, labels or speakers than the corpus has now")
+        elif one != other and key == "folds":
+            found.append("other folds")
+        elif one != other and key == "weights":
+            found.append("other weights of the backbone")
+        elif one != other:
+            found.append(f"{prefix}{key} {one} and not {other}")
+    return found
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Refuse processes that a launcher started and that do not know of each other: each would train everything."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != accelerator.num_processes:
+        raise RecipeError(
+            f"{started} processes were started, and {accelerator.num_processes} found each other; "
+            "on a CPU, set ACCELERATE_USE_CPU=true."
+        )
+
+
+def check_heads(options: Options, backbone: Backbone) -> None:
+    if backbone.dim % options.settings.num_heads:
+        raise RecipeError(
+            f"--num_heads {options.settings.num_heads}: must divide {backbone.dim}, the width of {options.backbone}'s "
+            "frames."
+        )
+
+
+def resolved_precision(precision: str, backbone: Backbone | type[Backbone]) -> str:
+    """What "auto" stands for: what the backbone asks for, or bf16 where the hardware computes with it."""
+    if precision != "auto":
+        return precision
+    if backbone.precision is not None:
+        return backbone.precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def dynamo(compiled: bool) -> TorchDynamoPlugin | None:
+    return TorchDynamoPlugin(backend="inductor", dynamic=True) if compiled else None
+
+
+def block_table(block: Block, results: RunResults) -> str:
+    """The scores of all systems on one fold, for the terminal."""
+    lines = [f"seed {block.seed}, fold {block.fold.number}, {len(block.fold.test)} test utterances:"]
+    for training in block.trainings:
+        if result := results.finished.get(training):
+            epoch = f"   epoch {result.best_epoch} of {len(result.epochs)}" if result.best_epoch else ""
+            scores = f"UA {result.scores.ua:.3f}   WA {result.scores.wa:.3f}"
+            lines.append(f"  {training.system.name:<32} {scores}{epoch}")
+    return "\n".join(lines)
+
+
+def dry_run(options: Options) -> None:
+    corpus = read(options)
+    folds = chosen(make_folds(options, corpus), options.folds)
+    usable, skipped = usable_audio(corpus, check_file)
+    corpus, folds = corpus.with_only(usable, skipped), with_only(folds, usable, corpus.classes)
+    print(overview(corpus, folds))
+    if not (options.output / "setup.json").exists():  # an earlier run's stay
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_folds(options.output / "folds.json", folds, corpus.classes)
+        print(f"folds: {options.output / 'folds.json'}")
+    print("dry run: nothing was trained")
+
+
+def overview(corpus: Corpus, folds: list[Fold]) -> str:
+    lines = [f"note: {note}" for note in corpus.notes]
+    lines += [f"skipped: {skipped.path}: {skipped.reason}" for skipped in corpus.skipped[:10]]
+    if len(corpus.skipped) > 10:
+        lines.append(f"skipped: {len(corpus.skipped) - 10} more files")
+    return "\n".join([*lines, fold_table(folds, corpus.classes)])
+
+
+def chosen(folds: list[Fold], numbers: tuple[int, ...] | None) -> list[Fold]:
+    if numbers is None:
+        return folds
+    known = [fold.number for fold in folds]
+    if unknown := sorted(set(numbers) - set(known)):
+        raise RecipeError(f"--folds {' '.join(map(str, unknown))}: there are folds {', '.join(map(str, known))}.")
+    return [fold for fold in folds if fold.number in numbers]

@@ -1,0 +1,1 @@
+"""From audio to what is trained on: the frozen front ends, their features on disk, and batches of them."""

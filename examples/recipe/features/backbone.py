@@ -1,0 +1,63 @@
+"""The one interface of the recipe to a speech encoder: waveforms in, frames and mask out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from framealign import lengths_to_mask
+from recipe.settings import Settings
+
+
+class Backbone(nn.Module, ABC):
+    """A speech encoder in two parts: a frozen front end, and the part that is fine-tuned.
+
+    Each kind is the `BACKBONE` of one file in `backbones`, and nothing else names it.
+
+    The front end runs on one utterance at a time, without padding. wav2vec2-base normalises its first layer
+    over time, so in a padded batch the padding would change the features of every shorter utterance, whatever
+    the attention mask. Frozen as it is, its features can be computed once and kept.
+    """
+
+    dim: int  # of a frame
+
+    # What a kind of encoder says of itself, beside what it computes
+    settings: ClassVar[Settings] = Settings()  # the hyperparameters that suit it
+    demo_settings: ClassVar[Settings | None] = None  # on the demo corpus, where others do
+    precision: ClassVar[str | None] = None  # to compute in unless a run says which; None: the hardware decides
+    caveat: ClassVar[str] = ""  # for the report: what its scores are not fit for
+
+    @classmethod
+    def load(cls, name: str) -> "Backbone":
+        """The pretrained encoder that `--backbone` names."""
+        return cls()
+
+    @abstractmethod
+    def features(self, waveform: Tensor) -> Tensor:
+        """The frozen front end: (samples,) at 16 kHz to (steps, width)."""
+
+    @abstractmethod
+    def front_end(self) -> dict[str, Tensor]:
+        """All that is learned in the frozen front end, by name; features depend on nothing else of the weights."""
+
+    @property
+    def preprocessing(self) -> str:
+        """What features depend on beside `front_end` and the code, in words."""
+        return ""
+
+    @abstractmethod
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded features (batch, steps, width) and their mask to frames (batch, time, dim) and theirs."""
+
+    def forward(self, waveforms: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.encode(*pad([self.features(waveform) for waveform in waveforms]))
+
+
+def pad(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A padded batch of features and its mask."""
+    lengths = torch.tensor([len(steps) for steps in features])
+    padded = pad_sequence(list(features), batch_first=True)
+    return padded, lengths_to_mask(lengths, max_length=padded.shape[1]).to(padded.device)

@@ -1,0 +1,1 @@
+"""From the files of trainings to results, statistics, figures and the report."""

@@ -1,0 +1,79 @@
+"""One utterance, frame by frame."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from recipe.data.audio import SAMPLE_RATE
+from recipe.reporting.figures.style import (
+    HEADING,
+    LABEL,
+    SMALL,
+    class_colour,
+    legend_below,
+    new_figure,
+    open_frame,
+    save,
+)
+
+
+@dataclass(frozen=True)
+class FrameOutputs:
+    """What one system says of each frame of an utterance."""
+
+    weights: np.ndarray  # (frames,)
+    probabilities: np.ndarray  # (frames, classes)
+
+
+def draw_timeline(
+    path: Path, waveform: np.ndarray, timelines: Mapping[str, FrameOutputs], classes: Sequence[str], title: str
+) -> None:
+    """Waveform, then for each system its attention over time and the class probabilities of every frame.
+
+    The attention of all systems has one scale.
+    """
+    save(timeline_figure(waveform, timelines, classes, title), path)
+
+
+def timeline_figure(
+    waveform: np.ndarray, timelines: Mapping[str, FrameOutputs], classes: Sequence[str], title: str
+) -> Figure:
+    seconds = len(waveform) / SAMPLE_RATE
+    figure = new_figure(7.5, 1.5 + 2.5 * len(timelines), title)
+    wave, *axes = figure.subplots(
+        1 + 2 * len(timelines), 1, sharex=True, height_ratios=(0.8, *(1, 1.1) * len(timelines))
+    )
+    wave.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, linewidth=0.4, color="0.3")
+    wave.set_ylabel("amplitude", fontsize=LABEL)
+    wave.set_xlim(0, seconds)
+    top = 1.12 * max(max(outputs.weights.max(), 1 / len(outputs.weights)) for outputs in timelines.values())
+    for attention, frame_classes, (system, outputs) in zip(axes[::2], axes[1::2], timelines.items(), strict=True):
+        frames = len(outputs.weights)
+        edges = np.linspace(0, seconds, frames + 1)
+        attention.stairs(outputs.weights, edges, fill=True, color="0.55")  # no class's colour
+        attention.axhline(1 / frames, color="black", linestyle="--", linewidth=1)
+        attention.text(
+            1.006, 1 / frames, "uniform", transform=attention.get_yaxis_transform(), va="center", fontsize=SMALL
+        )
+        attention.set_ylim(0, top)
+        attention.set_ylabel("attention\nweight", fontsize=LABEL)
+        attention.set_title(system, loc="left", fontsize=HEADING, fontweight="bold")
+
+        below = np.zeros(frames)
+        for index, probabilities in enumerate(outputs.probabilities.T):
+            above = below + probabilities
+            frame_classes.stairs(above, edges, baseline=below, fill=True, color=class_colour(index))
+            below = above
+        frame_classes.set_ylim(0, 1)
+        frame_classes.set_yticks([0, 0.5, 1])
+        frame_classes.set_ylabel("class\nprobability", fontsize=LABEL)
+    for axis in (wave, *axes):
+        open_frame(axis)
+    axes[-1].set_xlabel("time in seconds", fontsize=LABEL)
+    figure.align_ylabels()
+    legend_below(figure, [Patch(color=class_colour(index)) for index in range(len(classes))], list(classes))
+    return figure

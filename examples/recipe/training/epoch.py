@@ -1,0 +1,115 @@
+"""One epoch of a training: its steps, and the gradient of each."""
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from recipe.features.batches import Batch, UtteranceFeatures, training_steps, within_budget
+from recipe.settings import Settings, Stage
+from recipe.training.progress import Progress
+
+TERMS = ("loss", "cross_entropy", "eal", "fual")
+
+
+@dataclass(frozen=True)
+class EpochTrainer:
+    """What one epoch shares with the next."""
+
+    trainee: nn.Module  # as the accelerator prepared it
+    optimizer: Optimizer  # likewise
+    data: UtteranceFeatures
+    stage: Stage
+    settings: Settings
+    accelerator: Accelerator
+    seed: int
+    progress: Progress
+
+    @property
+    def steps(self) -> int:
+        """Of one epoch."""
+        return steps_an_epoch(len(self.data), self.settings)
+
+    def train(self, epoch: int) -> dict[str, float]:
+        """One pass over the training utterances; the mean of the loss and its terms over them."""
+        self.trainee.train()
+        steps = training_steps(self.data.lengths, self.settings.batch_size, self.seed, epoch)
+        sums = torch.zeros(len(TERMS), device=self.accelerator.device)
+        found = gradients(self.trainee, self.data, steps, self.settings.frame_budget, self.accelerator)
+        with contextlib.closing(found):
+            for number, terms in enumerate(found, start=(epoch - 1) * self.steps):
+                sums += terms
+                set_rates(self.optimizer, triangle(number, self.stage.epochs * self.steps, self.settings.warmup))
+                self.accelerator.clip_grad_norm_(self.trainee.parameters(), self.settings.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                self.progress.step()
+        sums = self.accelerator.reduce(sums, "sum") / len(self.data)
+        return dict(zip(TERMS, sums.tolist(), strict=True))
+
+
+def gradients(
+    trainee: nn.Module,
+    data: UtteranceFeatures,
+    steps: Sequence[Sequence[int]],
+    frame_budget: int,
+    accelerator: Accelerator,
+) -> Generator[Tensor, None, None]:
+    """For each step, adds the gradient of the mean loss over its utterances; the sums of this process's terms.
+
+    It depends on neither processes nor frame budget. Close the iterator, as that of `UtteranceFeatures.batches`.
+    """
+    shares = [passes(step, data.lengths, frame_budget, accelerator) for step in steps]
+    ready = data.batches([indices for share in shares for indices, _ in share], accelerator.device)
+    with contextlib.closing(ready):
+        for step, share in zip(steps, shares, strict=True):
+            yield backward(trainee, ready, [count for _, count in share], len(step), accelerator)
+
+
+def passes(
+    step: Sequence[int], lengths: Sequence[int], frame_budget: int, accelerator: Accelerator
+) -> list[tuple[list[int], int]]:
+    """The passes of a step that are this process's: the utterances of each, and how many they count for.
+
+    The step is shared out over the processes, and a share over as many passes as the frame budget asks for.
+    """
+    shares = within_budget(step, lengths, frame_budget, accelerator.process_index, accelerator.num_processes)
+    # A process without utterances still has to take part in the exchange of gradients, with a pass that weighs nothing
+    return [(share, len(share)) for share in shares] or [([step[0]], 0)]
+
+
+def backward(
+    trainee: nn.Module, batches: Iterator[Batch], counts: Sequence[int], utterances: int, accelerator: Accelerator
+) -> Tensor:
+    """The gradient of the mean loss over a step's utterances; the sums of this process's terms.
+
+    `batches` gives the step's passes. Each weighs as many utterances as it counts for, so that the gradient depends on
+    neither processes nor frame budget.
+    """
+    sums = torch.zeros(len(TERMS), device=accelerator.device)
+    for number, count in enumerate(counts, start=1):
+        with contextlib.nullcontext() if number == len(counts) else accelerator.no_sync(trainee):
+            result = trainee(*next(batches))
+            # distributed training averages over processes
+            accelerator.backward(result.loss * (count * accelerator.num_processes / utterances))
+        sums += count * torch.stack([getattr(result, name).detach().float() for name in TERMS])
+    return sums
+
+
+def steps_an_epoch(utterances: int, settings: Settings) -> int:
+    return -(-utterances // settings.batch_size)
+
+
+def set_rates(optimizer: Optimizer, share: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = share * group["rate"]
+
+
+def triangle(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate: up from 0 over the first `warmup` of the steps, then down to 0."""
+    rising = max(1, round(steps * warmup))
+    return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)

@@ -1,0 +1,102 @@
+"""One training: fit, and keep the epoch that is best on validation. Goes on where it was killed."""
+
+from collections.abc import Sequence
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.optim import AdamW
+from torch.utils.tensorboard import SummaryWriter
+
+from recipe.features.batches import UtteranceFeatures
+from recipe.settings import Settings, Stage
+from recipe.training.checkpoint import Checkpoint
+from recipe.training.epoch import EpochTrainer
+from recipe.training.model import EmotionModel, Trainee
+from recipe.training.plan import Training
+from recipe.training.predict import predict
+from recipe.training.progress import Progress
+from recipe.training.scores import score
+
+
+def fit(
+    trainee: Trainee,
+    train: UtteranceFeatures,
+    validation: UtteranceFeatures,
+    settings: Settings,
+    accelerator: Accelerator,
+    training: Training,
+    progress: Progress,
+) -> list[dict]:
+    """Train, and leave the model as it was after its best epoch; the records of all epochs.
+
+    The best epoch is the one with the highest UA on validation, the last of equals. Test utterances are not seen here.
+    """
+    model, stage, seed = trainee.model, training.system.stage_settings(settings), training.draw
+    checkpoint = Checkpoint.read(training.checkpoint_file) or Checkpoint()
+    if checkpoint.epochs:
+        model.load_learned_state(checkpoint.model)
+    optimizer = AdamW(parameter_groups(model, stage), weight_decay=settings.weight_decay, fused=True)
+    if checkpoint.epochs:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint.optimizer})
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(checkpoint.scaler)
+    prepared = accelerator.prepare(trainee, optimizer)
+    trainer = EpochTrainer(*prepared, train, stage, settings, accelerator, seed, progress)
+    progress.step(trainer.steps * len(checkpoint.epochs))
+    log = None
+    if accelerator.is_main_process:
+        log = SummaryWriter(str(training.folder), purge_step=len(checkpoint.epochs) + 1)
+    for epoch in range(len(checkpoint.epochs) + 1, stage.epochs + 1):
+        # Each epoch draws from its own seed, so that it is the same after a restart; each process its own dropout
+        set_seed((1_000_003 * seed + epoch) % 2**31, device_specific=True)  # numpy takes no larger seeds
+        terms = trainer.train(epoch)
+        found = predict(model, validation, settings, accelerator)
+        scores = score(validation.labels, found.classes, found.probabilities.shape[1])
+        record = {
+            "epoch": epoch,
+            **terms,
+            "validation_ua": scores.ua,
+            "validation_wa": scores.wa,
+            **{f"validation_{name}": value for name, value in found.diagnostics.items()},
+        }
+        checkpoint.epochs.append(record)
+        checkpoint.model = copied(model.learned_state())
+        if best_epoch(checkpoint.epochs) == epoch:
+            checkpoint.best = checkpoint.model
+        checkpoint.optimizer = optimizer.state_dict()["state"]
+        checkpoint.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+        if log is not None:
+            for name, value in record.items():
+                log.add_scalar(name, value, epoch)
+            log.flush()
+            checkpoint.write(training.checkpoint_file)
+        progress.epoch(record, stage.epochs)
+    if log is not None:
+        log.close()
+    accelerator.free_memory()  # it holds on to all that it ever prepared
+    model.load_learned_state(checkpoint.best)
+    return checkpoint.epochs
+
+
+def best_epoch(records: Sequence[dict]) -> int:
+    """The one with the highest UA on validation; of equals the last, which has seen more."""
+    return max(reversed(records), key=lambda record: record["validation_ua"])["epoch"]
+
+
+def parameter_groups(model: EmotionModel, stage: Stage) -> list[dict]:
+    """Three learning rates: backbone, attention, head. Frozen parameters are in none."""
+    groups = (
+        (model.backbone, stage.backbone_rate),
+        (model.pooling, stage.attention_rate),
+        (model.classifier, stage.head_rate),
+    )
+    return [
+        {"params": learned, "lr": rate, "rate": rate}
+        for part, rate in groups
+        if (learned := [parameter for parameter in part.parameters() if parameter.requires_grad])
+    ]
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

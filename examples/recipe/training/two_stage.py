@@ -1,0 +1,92 @@
+"""The two stages of the method on one fold: stage 1 once, then every system from its backbone."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor
+
+from recipe.data.corpus import Utterance
+from recipe.features.backbone import Backbone
+from recipe.features.batches import UtteranceFeatures
+from recipe.settings import Settings
+from recipe.training.classical import classical_predictions
+from recipe.training.fit import best_epoch, fit
+from recipe.training.model import EmotionModel, Trainee
+from recipe.training.plan import Block, Training
+from recipe.training.predict import Predictions, predict
+from recipe.training.progress import Progress
+from recipe.training.result import Result
+from recipe.training.systems import CLASSICAL
+from recipe.training.tensor_files import write_tensors
+
+
+class TwoStages:
+    """Trains the blocks of a plan; what is finished already is left as it is."""
+
+    def __init__(
+        self,
+        pretrained: Backbone,
+        features: Mapping[str, Tensor],
+        classes: Sequence[str],
+        settings: Settings,
+        accelerator: Accelerator,
+        progress: Progress,
+        save_models: bool,
+    ) -> None:
+        self.pretrained, self.features, self.classes, self.settings = pretrained, features, classes, settings
+        self.accelerator, self.progress, self.save_models = accelerator, progress, save_models
+
+    def train(self, block: Block, finished: set[Training]) -> Iterator[Training]:
+        """The trainings of `block` that are not in `finished`, each yielded when its files are there."""
+        stage1: EmotionModel | None = None
+        for training in block.trainings:
+            if training in finished:
+                continue
+            self.progress.begin(f"seed {block.seed}, fold {block.fold.number}, {training.system.name}")
+            if training.system is CLASSICAL:
+                self.finish(training, classical_predictions(block.fold, self.classes))
+            elif training is block.stage1:
+                stage1 = self.new_model(training, self.pretrained)
+                self.fit(training, stage1, keep=True)
+            else:
+                if stage1 is None:
+                    stage1 = self.new_model(block.stage1, self.pretrained)
+                    stage1.load_learned_state(load_file(block.stage1.weights_file))
+                # Stage 2: from stage 1's backbone, with a new pooling and classifier
+                self.fit(training, self.new_model(training, stage1.backbone), keep=self.save_models)
+            yield training
+
+    def new_model(self, training: Training, backbone: Backbone) -> EmotionModel:
+        torch.manual_seed(training.draw)
+        pooling = training.system.build_pooling(backbone.dim, self.settings)
+        return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
+
+    def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
+        train, validation, test = (self.data(side) for side in training.fold.sides().values())
+        epochs = fit(
+            Trainee(model, training.system.objective()),
+            train,
+            validation,
+            self.settings,
+            self.accelerator,
+            training,
+            self.progress,
+        )
+        found = predict(model, test, self.settings, self.accelerator)
+        if keep and self.accelerator.is_main_process:
+            write_tensors(training.weights_file, model.learned_state())
+        self.finish(training, found, epochs, best_epoch(epochs))
+
+    def data(self, utterances: Sequence[Utterance]) -> UtteranceFeatures:
+        return UtteranceFeatures(utterances, self.features, self.classes)
+
+    def finish(
+        self, training: Training, found: Predictions, epochs: list[dict] | None = None, best: int | None = None
+    ) -> None:
+        if self.accelerator.is_main_process:
+            Result.write(training, found, self.classes, epochs, best)
+            training.checkpoint_file.unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
