@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from accelerate.state import AcceleratorState
 
+from sounds import SAMPLE_RATE, tone
 from trees import write_iemocap
 
 CATEGORIES = ("ang", "hap", "exc", "neu", "sad", "xxx")
@@ -27,10 +28,9 @@ def iemocap(tmp_path):
     dice = np.random.default_rng(0)
     for path in sorted(root.glob("*/sentences/wav/*/*.wav")):
         category = labels[path.stem]
-        samples = int(dice.integers(4_000, 9_000))
+        seconds = dice.uniform(0.25, 0.56)
         pitch = 150 * (2 + CATEGORIES.index(category))
-        tone = np.sin(2 * np.pi * pitch * np.arange(samples) / 16_000)
-        soundfile.write(path, 0.1 * tone + 0.01 * dice.standard_normal(samples), 16_000)
+        soundfile.write(path, tone(pitch, seconds, gain=0.1, noise=0.01, dice=dice), SAMPLE_RATE)
     return root
 
 

@@ -61,7 +61,7 @@ def test_both_tables_reuse_what_the_main_experiment_trained(iemocap, tmp_path, r
         (["--corpus", "ravdess"], "--corpus ravdess: needs --data"),
     ],
 )
-def test_bad_arguments(run, arguments, message):
+def test_bad_arguments_are_refused_in_a_line_that_names_them(run, arguments, message):
     with pytest.raises(RecipeError, match=message):
         run(ablation.main, *arguments)
 

@@ -10,10 +10,7 @@ import torch
 from recipe.data.audio import SAMPLE_RATE, AudioError, check_file, file_content, read_waveform, usable_audio, waveform
 from recipe.data.corpus import Corpus, Utterance
 from recipe.errors import RecipeError
-
-
-def tone(rate=SAMPLE_RATE, seconds=1.0, frequency=440.0):
-    return (0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+from sounds import tone
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def test_16_khz_is_read_as_it_is(wav):
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 24414, 44100, 48000])
 def test_any_rate_becomes_16_khz(tmp_path, rate):
     path = tmp_path / "tone.wav"
-    soundfile.write(path, tone(rate), rate, subtype="FLOAT")
+    soundfile.write(path, tone(rate=rate), rate, subtype="FLOAT")
     waveform = read_waveform(path)
     assert len(waveform) == pytest.approx(SAMPLE_RATE, abs=1)
     inside = slice(1000, 15000)  # the filter rings at both ends
@@ -70,7 +67,7 @@ def test_wav_written_to_a_pipe_is_judged_by_its_content(wav, size):
     torch.testing.assert_close(read_waveform(wav), whole, rtol=0, atol=0)
 
 
-def test_chunks_around_the_sound(wav):
+def test_chunks_around_the_sound_are_passed_over(wav):
     whole = read_waveform(wav)
     content = wav.read_bytes()
     before, after = b"FLLR" + struct.pack("<I", 5) + bytes(6), b"LIST" + struct.pack("<I", 4) + b"INFO"
@@ -101,7 +98,7 @@ def test_originals_of_ravdess_and_their_16_khz_copies(data_root):
         assert (ours[:length] - theirs[:length]).norm() < 0.1 * theirs.norm()
 
 
-def test_odd_rate_of_tess(data_root):
+def test_the_odd_rate_of_tess_becomes_16_khz(data_root):
     for path in sorted((data_root / "tess").glob("*/*.wav")):
         info = soundfile.info(path)
         assert info.samplerate == 24414
@@ -157,7 +154,7 @@ DEFECTS = {
         r"is shorter than one frame: 399 samples at 16000 Hz, of 400; leave it out",
     ),
     "too short at 48 kHz": (
-        lambda d, wav, flac: written(wav, tone(48000)[:1190], 48000),
+        lambda d, wav, flac: written(wav, tone(rate=48000)[:1190], 48000),
         r"is shorter than one frame: 397 samples at 16000 Hz, of 400; leave it out",
     ),
     "NaN": (
@@ -183,7 +180,7 @@ def test_defects_are_told_in_one_line_that_names_the_file(tmp_path, wav, flac, d
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 @pytest.mark.parametrize("kept", [0.01, 0.3, 0.9, 0.999])
-def test_truncated_anywhere(data_root, tmp_path, suffix, kept):
+def test_a_file_truncated_anywhere_is_refused(data_root, tmp_path, suffix, kept):
     """Real recordings, cut within the header, early, late, and a few bytes before the end of the sound."""
     folder = "original_wav" if suffix == "wav" else "Audio_Speech_Actors_01-24_16k_flac"
     source = sorted((data_root / "ravdess" / folder).glob(f"*/*.{suffix}"))[0]

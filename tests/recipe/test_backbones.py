@@ -123,18 +123,18 @@ def test_the_attention_mask_is_not_read_but_on_a_cpu():
     assert ours(attention_mask=torch.ones(2, 5, dtype=torch.bool), **asked) is None
 
 
-def test_a_model_of_the_wrong_kind(tmp_path):
+def test_a_model_of_the_wrong_kind_is_refused(tmp_path):
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="is a bert model, not one of wav2vec2, hubert, wavlm"):
         load_backbone(str(tmp_path))
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="there is no such folder"):
         load_backbone(str(tmp_path / "nowhere"))
 
 
-def test_weights_or_preprocessor_missing(tmp_path):
+def test_missing_weights_or_preprocessor_are_named(tmp_path):
     Wav2Vec2Config(**SMALL).save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="its configuration loads, but its weights or its preprocessor do not"):
         load_backbone(str(tmp_path))

@@ -108,14 +108,14 @@ def test_processes_share_out_a_step_exactly(lengths, processes, budget, data):
 
 @settings(max_examples=50)
 @given(lengths_of, st.integers(1, 9), st.integers(0, 4000))
-def test_parts_fit_the_budget_where_every_utterance_does(lengths, processes, spare):
+def test_batches_fit_the_budget_where_every_utterance_does(lengths, processes, spare):
     budget = max(lengths) + spare
     for share in shares(range(len(lengths)), lengths, budget, processes):
         for part in share:
             assert len(part) * max(lengths[index] for index in part) <= budget
 
 
-def test_a_part_takes_as_many_as_fit():
+def test_a_batch_takes_as_many_as_fit():
     assert within_budget([4, 3, 2, 1, 0], [3, 3, 4, 4, 5], 8) == [[0, 1], [2, 3], [4]]
 
 
@@ -135,7 +135,7 @@ def test_a_large_budget_takes_a_share_at_once(lengths, processes):
 
 @settings(max_examples=50)
 @given(st.permutations(range(40)))
-def test_parts_do_not_depend_on_the_order_of_a_step(indices):
+def test_batches_do_not_depend_on_the_order_of_a_step(indices):
     lengths = [1 + index // 3 for index in range(40)]  # with equals
     assert shares(indices, lengths, 30, 3) == shares(range(40), lengths, 30, 3)
 
@@ -168,7 +168,7 @@ def test_padding_on_iemocap_is_far_below_that_of_a_random_order(epoch):
     assert waste < 0.1
 
 
-def test_padding_of_a_prediction_on_iemocap():
+def test_a_prediction_on_iemocap_is_hardly_padded():
     lengths = iemocap_lengths()
     assert padded(within_budget(range(len(lengths)), lengths, BUDGET), lengths) < 1.02 * sum(lengths)
 
@@ -255,7 +255,7 @@ def test_half_precision_is_widened_behind_the_bus(kept):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch finds none")
-def test_batches_on_a_gpu(kept):
+def test_batches_on_a_gpu_are_those_of_a_cpu(kept):
     batches = list(kept.batches(PASSES, torch.device("cuda")))
     for batch, indices in zip(batches, PASSES, strict=True):
         assert batch.features.is_cuda

@@ -96,7 +96,7 @@ def test_the_best_epoch_may_be_the_last(model, path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_every_bit_pattern_of_numbers(path, dtype):
+def test_every_bit_pattern_of_numbers_survives(path, dtype):
     bits = torch.randint(0, 256, (4096,), dtype=torch.uint8).view(dtype)
     view = bits.reshape(32, -1).T  # neither contiguous nor its own storage
     Checkpoint([{"epoch": 1}], model={"bits": view, "none": bits[:0], "one": bits[0]}).write(path)
@@ -106,7 +106,7 @@ def test_every_bit_pattern_of_numbers(path, dtype):
     assert found["one"].shape == ()
 
 
-def test_records_with_nan_and_infinity(path):
+def test_records_with_nan_and_infinity_survive(path):
     Checkpoint([{"epoch": 1, "loss": math.nan, "eal": math.inf}]).write(path)
     [record] = Checkpoint.read(path).epochs
     assert math.isnan(record["loss"])
@@ -149,7 +149,7 @@ def test_what_was_read_is_not_the_file(path):
 # ---- what cannot be read
 
 
-def test_no_checkpoint(path, capsys):
+def test_where_there_is_no_checkpoint_nothing_is_said(path, capsys):
     assert Checkpoint.read(path) is None
     assert capsys.readouterr().out == ""
 
@@ -297,7 +297,7 @@ def test_learned_state_is_all_but_the_frozen_front_end(model):
     assert {name for name, p in model.named_parameters() if p.requires_grad} <= learned.keys()
 
 
-def test_learned_state_there_and_back(model):
+def test_learned_state_goes_there_and_back(model):
     trained(model)
     state = {name: value.clone() for name, value in model.learned_state().items()}
     other = EmotionModel(load_backbone("tiny"), CLSSelfAttentionPooling(model.backbone.dim), 4)
@@ -308,7 +308,7 @@ def test_learned_state_there_and_back(model):
 
 
 @pytest.mark.parametrize("change", ["missing", "further", "renamed"])
-def test_a_state_of_another_model(model, change):
+def test_a_state_of_another_model_is_refused(model, change):
     state = model.learned_state()
     before = copy.deepcopy(model.state_dict())
     if change != "further":
@@ -321,7 +321,7 @@ def test_a_state_of_another_model(model, change):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_state_of_another_pooling_or_with_the_front_end(model):
+def test_a_state_of_another_pooling_or_with_the_front_end_is_refused(model):
     other = EmotionModel(model.backbone, AttentivePooling(model.backbone.dim), 4)
     for state in (other.learned_state(), model.state_dict()):
         with pytest.raises(ValueError, match="the state is of another model"):

@@ -9,14 +9,9 @@ import torch
 from recipe.data.audio import SAMPLE_RATE, SHORTEST
 from recipe.training.classical import C_GRID, fit_svm, mfcc_statistics
 from recipe.training.scores import score
+from sounds import tone
 
 FEATURES = 5 * 2 * (20 + 1)  # statistics of static and delta, of coefficients and energy
-
-
-def tone(frequency, generator, gain=0.3, seconds=0.4):
-    time = torch.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    noise = torch.randn(len(time), generator=generator)
-    return gain * (torch.sin(2 * torch.pi * frequency * time) + 0.1 * noise)
 
 
 def blobs(seed, num_classes, per_class=30, spread=1.5):
@@ -53,7 +48,7 @@ def test_one_frame_does_not_vary():
     np.testing.assert_allclose(mean[21:], 0, atol=1e-5)  # nor has it deltas
 
 
-def test_statistics_of_the_energy():
+def test_statistics_of_the_energy_are_those_of_the_waveform():
     """Quiet, then ten times as loud, which is 2 ln 10 in the logarithm of the energy."""
     noise = torch.randn(SAMPLE_RATE)
     quiet, loud = 0.01 * noise[: SAMPLE_RATE // 2], 0.1 * noise[SAMPLE_RATE // 2 :]
@@ -90,10 +85,13 @@ def test_other_shapes_are_refused(shape):
     ],
 )
 def test_sounds_that_tell_the_classes_apart_are_recognised(sounds):
-    generator = torch.Generator().manual_seed(0)
+    dice = np.random.default_rng(0)
+
+    def sound(hertz, gain):
+        return torch.from_numpy(tone(hertz, 0.4, gain=gain, noise=0.1 * gain, dice=dice))
 
     def side(count):
-        features = [mfcc_statistics(tone(hertz, generator, gain)) for hertz, gain in sounds for _ in range(count)]
+        features = [mfcc_statistics(sound(hertz, gain)) for hertz, gain in sounds for _ in range(count)]
         return np.stack(features), np.repeat(np.arange(len(sounds)), count)
 
     fitted = fit_svm(*side(40), *side(10))
@@ -123,7 +121,7 @@ def test_c_is_the_best_on_the_validation_speakers():
     assert fitted.validation_ua == max(uas.values()) == uas[fitted.c]
 
 
-def test_validation_decides_c():
+def test_who_validates_decides_c():
     """A training set with wrong labels: who validates on these wants a large C, who validates on the truth a small."""
     features, truth = blobs(0, 2, per_class=60, spread=0.7)
     noisy = np.where(np.random.default_rng(4).random(len(truth)) < 0.25, 1 - truth, truth)
@@ -132,7 +130,7 @@ def test_validation_decides_c():
     assert by_noise.c > by_truth.c
 
 
-def test_the_smaller_c_of_equals():
+def test_of_equals_the_smaller_c_is_taken():
     features, labels = blobs(0, 3, spread=0.05)
     fitted = fit_svm(features, labels, features, labels)
     assert fitted.validation_ua == 1.0
@@ -147,7 +145,7 @@ def test_a_rare_class_is_not_given_up():
     assert min(score(test_labels, fitted.predict(test_features), 2).recalls) > 0.5
 
 
-def test_fits_are_deterministic():
+def test_the_same_data_give_the_same_machine():
     first, second = (fit_svm(*blobs(0, 3), *blobs(1, 3)) for _ in range(2))
     features, _ = blobs(2, 3)
     np.testing.assert_array_equal(first.probabilities(features), second.probabilities(features))

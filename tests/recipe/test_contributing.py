@@ -13,6 +13,7 @@ import yaml
 
 from recipe.data import corpora
 from recipe.features import backbones
+from sounds import SAMPLE_RATE, tone
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 SPEAKERS, EMOTIONS = ("anna", "bert", "carl", "dora", "emil", "fine"), ("angry", "happy", "neutral", "sad")
@@ -38,8 +39,8 @@ def studio(tmp_path):
     root, dice = tmp_path / "Studio", np.random.default_rng(0)
     root.mkdir()
     for speaker, (number, emotion), take in product(SPEAKERS, enumerate(EMOTIONS), range(2)):
-        tone = np.sin(2 * np.pi * 200 * (number + 1) * np.arange(6000) / 16_000)
-        soundfile.write(root / f"{speaker}_{emotion}_{take:02d}.wav", 0.1 * tone + 0.01 * dice.normal(size=6000), 16000)
+        sound = tone(200 * (number + 1), 0.4, gain=0.1, noise=0.01, dice=dice)
+        soundfile.write(root / f"{speaker}_{emotion}_{take:02d}.wav", sound, SAMPLE_RATE)
     return root
 
 

@@ -65,7 +65,7 @@ def quirky(tmp_path):
     return tmp_path
 
 
-def test_iemocap_quirks(quirky):
+def test_iemocap_is_read_whatever_the_quirks_of_its_release(quirky):
     corpus = read_iemocap(quirky)
     assert [(u.id, u.label, u.speaker, u.session) for u in corpus.utterances] == [
         ("Ses01F_impro01_F000", "neutral", "Ses01F", "Session1"),
@@ -110,13 +110,13 @@ def test_iemocap_counts_lines_that_it_cannot_read_and_turns_labelled_twice(tmp_p
     ]
 
 
-def test_iemocap_without_any_audio(tmp_path):
+def test_iemocap_without_any_audio_is_refused(tmp_path):
     write_iemocap_labels(tmp_path, "Ses01F_impro01", iemocap_block("Ses01F_impro01_F000", "neu"))
     with pytest.raises(RecipeError, match=r"none of the 1 labelled turns has audio .*_F000\.wav is missing.*unpack"):
         read_iemocap(tmp_path)
 
 
-def test_iemocap_without_labelled_turns(tmp_path):
+def test_iemocap_without_labelled_turns_is_refused(tmp_path):
     write_iemocap_labels(tmp_path, "Ses01F_impro01", iemocap_block("Ses01F_impro01_F000", "fru"))
     with pytest.raises(RecipeError, match=r"no turn is labelled ang, exc, hap, neu, sad; unpack"):
         read_iemocap(tmp_path)
@@ -132,7 +132,7 @@ PUBLISHED_FOLDS = [
 ]
 
 
-def test_iemocap_folds_of_the_whole_release(data_root, tmp_path):
+def test_iemocap_folds_are_the_published_ones(data_root, tmp_path):
     labels = {}
     for session in range(1, 6):
         path = data_root / "iemocap_labels" / "s3prl_meta_data" / f"Session{session}" / "test_meta_data.json"
@@ -160,7 +160,7 @@ def test_iemocap_folds_of_the_whole_release(data_root, tmp_path):
 # ---- RAVDESS
 
 
-def test_ravdess(data_root):
+def test_ravdess_is_complete_in_its_published_folds(data_root):
     corpus = read_corpus("ravdess", data_root / "ravdess" / "Audio_Speech_Actors_01-24_16k_flac")
     assert len(corpus.utterances) == 1439
     assert counts(corpus.utterances) == dict.fromkeys(corpus.classes, 192) | {"neutral": 96, "happy": 191}
@@ -209,7 +209,7 @@ def test_ravdess_skips_songs_and_second_formats(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "wav"])
-def test_emodb_four_classes(data_root, below):
+def test_emodb_has_four_complete_classes_in_speaker_folds(data_root, below):
     corpus = read_corpus("emodb", data_root / "emodb" / below, "four")
     assert counts(corpus.utterances) == {"angry": 127, "happy": 71, "neutral": 79, "sad": 62}
     assert corpus.notes == []
@@ -248,7 +248,7 @@ def crema_d_names(data_root, tmp_path):
     return tmp_path
 
 
-def test_crema_d_complete(crema_d_names, data_root):
+def test_crema_d_is_complete_in_balanced_groups(crema_d_names, data_root):
     corpus = read_corpus("crema-d", crema_d_names)
     assert len(corpus.utterances) == 7435
     assert counts(corpus.utterances) == {
@@ -277,11 +277,11 @@ def test_crema_d_complete(crema_d_names, data_root):
     assert sum(len(fold.test) for fold in speaker_folds(corpus)) == 7435
 
 
-def test_crema_d_four_classes(crema_d_names):
+def test_crema_d_leaves_other_classes_out(crema_d_names):
     assert len(read_corpus("crema-d", crema_d_names / "AudioWAV", "four").utterances) == 1270 + 1270 + 1086 + 1269
 
 
-def test_crema_d_with_too_few_speakers_for_folds(tmp_path):
+def test_crema_d_with_too_few_speakers_for_folds_is_refused(tmp_path):
     touch(tmp_path / "AudioWAV", ["1001_DFA_ANG_XX.wav", "1002_DFA_ANG_XX.wav"])
     with pytest.raises(
         RecipeError, match=r"the 2 speakers found \(1001, 1002\) are in 2 of the 5 speaker groups.*Complete"
@@ -305,20 +305,20 @@ def trees(tmp_path):
 
 @pytest.mark.parametrize("name", READERS)
 class TestNotTheCorpus:
-    def test_missing(self, name, tmp_path):
+    def test_a_root_that_is_missing_is_refused(self, name, tmp_path):
         with pytest.raises(RecipeError, match=r"nowhere does not exist; give the directory of \w+.*, which holds"):
             read_corpus(name, tmp_path / "nowhere")
 
-    def test_a_file(self, name, tmp_path):
+    def test_a_file_for_a_root_is_refused(self, name, tmp_path):
         touch(tmp_path, ["corpus.zip"])
         with pytest.raises(RecipeError, match=r"corpus\.zip is a file; give the directory of"):
             read_corpus(name, tmp_path / "corpus.zip")
 
-    def test_empty(self, name, tmp_path):
+    def test_an_empty_root_is_refused(self, name, tmp_path):
         with pytest.raises(RecipeError, match=f"{tmp_path.name} is empty; give the directory of"):
             read_corpus(name, tmp_path)
 
-    def test_something_else(self, name, tmp_path):
+    def test_another_folder_is_refused_with_what_it_holds(self, name, tmp_path):
         touch(tmp_path, ["a.txt", "b.txt", "c.txt", "d.txt", "e.txt", "f.txt"])
         with pytest.raises(
             RecipeError, match=r"is not .*: expected .*, found a\.txt, b\.txt, c\.txt, d\.txt and 2 more"
@@ -326,7 +326,7 @@ class TestNotTheCorpus:
             read_corpus(name, tmp_path)
 
     @pytest.mark.parametrize("step", [1, -1])
-    def test_one_level_off(self, name, step, trees):
+    def test_a_root_one_level_off_is_told_the_right_one(self, name, step, trees):
         root = trees[name]
         given = root.parent if step > 0 else next(path for path in sorted(root.iterdir()) if path.is_dir())
         if name in ("crema-d", "emodb") and step < 0:
@@ -338,7 +338,7 @@ class TestNotTheCorpus:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind the superuser")
-def test_directory_that_may_not_be_read(tmp_path):
+def test_a_directory_that_may_not_be_read_is_refused(tmp_path):
     tmp_path.chmod(0)
     try:
         with pytest.raises(RecipeError, match="cannot be read"):

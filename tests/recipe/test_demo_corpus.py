@@ -127,7 +127,7 @@ def test_missing_synthesiser_is_told_with_the_remedy(tmp_path, monkeypatch):
     assert not (tmp_path / "demo").exists()
 
 
-def test_unknown_language():
+def test_an_unknown_voice_is_told_with_the_remedy():
     with pytest.raises(RecipeError, match=r"espeak-ng has no voice nowhere\+m3; pip install espeakng-loader --upgrade"):
         Espeak().speak("Hello.", "nowhere+m3", rate=160, pitch=50, pitch_range=50, volume=100)
 

@@ -123,7 +123,7 @@ def test_unchanged_files_are_not_computed_again(corpus, backbone, root):
     assert all(torch.equal(second[id], first[id]) for id in first)
 
 
-def test_other_audio_under_the_same_name_size_and_time(corpus, backbone, root):
+def test_other_audio_under_the_same_name_size_and_time_is_noticed(corpus, backbone, root):
     features, _, content = cached_features(corpus, backbone, root, CPU, progress=False)
     path = corpus.utterances[2].path
     before = path.stat()
@@ -148,7 +148,7 @@ def test_a_file_that_moves_keeps_its_features(corpus, backbone, root, tmp_path):
     assert_right(features, corpus, backbone)
 
 
-def test_other_weights_of_the_front_end(corpus, backbone, root):
+def test_other_weights_of_the_front_end_are_another_cache(corpus, backbone, root):
     before, _ = cached(corpus, backbone, root)
     other = copy.deepcopy(backbone)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_fine_tuned_weights_share_the_features(corpus, backbone, root):
     assert cached(corpus, backbone, root)[1] == 0
 
 
-def test_other_preprocessing(corpus, backbone, root):
+def test_other_preprocessing_is_another_cache(corpus, backbone, root):
     before, _ = cached(corpus, backbone, root)
     backbone.normalise = False
     features, computed = cached(corpus, backbone, root)
@@ -180,14 +180,14 @@ def test_other_preprocessing(corpus, backbone, root):
     assert not torch.equal(features["0"], before["0"])
 
 
-def test_other_layers_of_equal_weights(backbone):
+def test_other_layers_of_equal_weights_are_another_cache(backbone):
     before = fingerprint(backbone)
     backbone.model.config.feat_extract_activation = "relu"
     assert fingerprint(backbone) != before
 
 
 @pytest.mark.parametrize("module", [audio, huggingface, feature_cache])
-def test_other_code(backbone, monkeypatch, module):
+def test_other_code_is_another_cache(backbone, monkeypatch, module):
     before, source = fingerprint(backbone), inspect.getsource
     monkeypatch.setattr(inspect, "getsource", lambda part: source(part) + ("\n" if part is module else ""))
     assert fingerprint(backbone) != before
@@ -196,7 +196,7 @@ def test_other_code(backbone, monkeypatch, module):
 
 
 @pytest.mark.parametrize("package", ["torch", "torchaudio", "transformers", "soundfile"])
-def test_other_libraries(backbone, monkeypatch, package):
+def test_other_libraries_are_another_cache(backbone, monkeypatch, package):
     before, version = fingerprint(backbone), feature_cache.version
     monkeypatch.setattr(feature_cache, "version", lambda name: version(name) + (".post1" if name == package else ""))
     assert fingerprint(backbone) != before
@@ -282,7 +282,7 @@ def test_a_damaged_file_is_removed_and_computed_again(corpus, backbone, root, a_
     assert all(torch.equal(features[id], first[id]) for id in first)
 
 
-def test_every_file_damaged(corpus, backbone, root, a_file_each, capsys):
+def test_when_every_file_is_damaged_all_is_computed_again(corpus, backbone, root, a_file_each, capsys):
     cached(corpus, backbone, root)
     for path, damage in zip(shards(root), DAMAGES.values(), strict=False):
         replace(path, damage(path.read_bytes()))
@@ -340,7 +340,7 @@ def test_a_run_cannot_spoil_the_files(corpus, backbone, root):
 # ---- where nothing can be written
 
 
-def test_a_folder_that_cannot_be_made(corpus, backbone, root):
+def test_a_folder_that_cannot_be_made_is_told(corpus, backbone, root):
     root.write_text("mine")
     message = rf"^--cache {re.escape(str(root))}: cannot be written \(Not a directory\); name another folder\.$"
     with pytest.raises(RecipeError, match=message):
@@ -349,7 +349,7 @@ def test_a_folder_that_cannot_be_made(corpus, backbone, root):
 
 
 @needs_fork
-def test_a_full_disk(corpus, backbone, root):
+def test_a_full_disk_is_told_and_spoils_nothing(corpus, backbone, root):
     """By a limit to the size of files, which fails midway through a write as a full disk does."""
     cached(Corpus("smaller", ("happy",), corpus.utterances[:1]), backbone, root)
     [whole] = shards(root)
@@ -371,7 +371,7 @@ def test_a_full_disk(corpus, backbone, root):
 
 
 @needs_fork
-def test_several_at_once(corpus, backbone, root, a_file_each):
+def test_several_processes_at_once_find_the_same(corpus, backbone, root, a_file_each):
     """All find the cache empty, compute the same and write the same."""
     all_have_looked = processes.Barrier(3)
 
@@ -430,7 +430,9 @@ KILLS = {
 
 @needs_fork
 @pytest.mark.parametrize("moment", KILLS)
-def test_killed_while_writing(corpus, backbone, root, a_file_each, monkeypatch, capfd, moment):
+def test_a_process_killed_while_writing_leaves_no_half_file(
+    corpus, backbone, root, a_file_each, monkeypatch, capfd, moment
+):
     owner, name, call, action, whole, unfinished = KILLS[moment]
 
     def run():
@@ -447,7 +449,7 @@ def test_killed_while_writing(corpus, backbone, root, a_file_each, monkeypatch, 
     assert cached(corpus, backbone, root)[1] == 0
 
 
-def test_the_folder_is_removed_after_it_was_mapped(corpus, backbone, root):
+def test_a_folder_may_be_removed_after_it_was_mapped(corpus, backbone, root):
     features, *_ = cached(corpus, backbone, root)
     shutil.rmtree(root)
     assert_right(features, corpus, backbone)
@@ -456,7 +458,7 @@ def test_the_folder_is_removed_after_it_was_mapped(corpus, backbone, root):
     assert_right(features, corpus, backbone)
 
 
-def test_the_folder_is_removed_during_the_run(corpus, backbone, root, a_file_each, capsys):
+def test_a_folder_may_be_removed_during_the_run(corpus, backbone, root, a_file_each, capsys):
     compute = backbone.features
 
     def removing(waveform):
@@ -470,7 +472,7 @@ def test_the_folder_is_removed_during_the_run(corpus, backbone, root, a_file_eac
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_is_removed_as_soon_as_it_is_written(corpus, backbone, root, monkeypatch, capsys):
+def test_a_file_may_be_removed_as_soon_as_it_is_written(corpus, backbone, root, monkeypatch, capsys):
     write = feature_cache.write_bytes
 
     def vanishing(path, content):
@@ -484,7 +486,7 @@ def test_a_file_is_removed_as_soon_as_it_is_written(corpus, backbone, root, monk
 
 
 @pytest.mark.parametrize(("owner", "name"), [(Path, "read_bytes"), (feature_cache, "safe_open")])
-def test_a_file_vanishes_while_it_is_opened(corpus, backbone, root, a_file_each, monkeypatch, capsys, owner, name):
+def test_a_file_may_vanish_while_it_is_opened(corpus, backbone, root, a_file_each, monkeypatch, capsys, owner, name):
     cached(corpus, backbone, root)
     function, gone = getattr(owner, name), shards(root)[3]
 

@@ -189,7 +189,7 @@ def test_the_same_vectors_have_the_same_tsne(dice):
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_tsne_of_few_or_equal_vectors(vectors, labels):
+def test_tsne_takes_few_or_equal_vectors(vectors, labels):
     figure = figures.tsne_figure({"CLS pooling": vectors}, labels, FOUR, TITLE)
     (axis,) = figure.axes
     assert points_of(axis)[0] == len(labels)
@@ -314,7 +314,7 @@ def test_the_heat_map_frames_the_given_cell_and_says_what_was_not_run(tmp_path):
 
 @pytest.mark.parametrize("values", [[[0.6]], [[NAN, NAN]], [[0.6, 0.6]]])
 @pytest.mark.filterwarnings("error")
-def test_a_heat_map_of_one_value_or_none(values):
+def test_a_heat_map_may_have_one_value_or_none(values):
     columns = range(len(values[0]))
     figure = figures.heat_map_figure(["none"], columns, values, values, "margin", "weight", TITLE)
     assert framed(figure.axes[0]) == []
@@ -340,7 +340,7 @@ def test_a_sweep_has_its_bars_in_order_and_carries_on_weight_0(tmp_path):
     assert_is_png(tmp_path / "sweep.png")
 
 
-def test_a_sweep_of_one_weight_without_0():
+def test_a_sweep_may_have_one_weight_and_no_0():
     figure = figures.sweep_figure([0.5], [0.6], [NAN], "weight of FUAL", TITLE)
     assert texts(figure.axes[0]) == ["60.0"]
     assert_all_fits(figure)

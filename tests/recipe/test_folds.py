@@ -81,7 +81,7 @@ def test_a_side_without_a_class_is_refused(dyads):
     assert "\n" not in str(caught.value)
 
 
-def test_one_session_is_not_enough():
+def test_one_session_is_refused():
     with pytest.raises(RecipeError, match=r"fold 1: train has no utterance of happy, sad"):
         session_folds(corpus_of(["Ses01F", "Ses01M"]))
 
@@ -116,7 +116,7 @@ def test_a_split_without_validation_is_refused():
     "names",
     [("2", "3", "10", "11"), ("fold2", "fold10", "fold11a", "fold11b"), ("a", "b", "c", "d"), ("01", "1", "2", "x")],
 )
-def test_listed_folds_in_natural_order(names):
+def test_listed_folds_come_in_natural_order(names):
     corpus = with_cells(corpus_of("dacb"), "fold", dict(zip("abcd", names, strict=True)))
     folds = manifest_folds(corpus)
     assert [fold.number for fold in folds] == [1, 2, 3, 4]
@@ -144,7 +144,7 @@ def test_a_speaker_on_two_sides_of_a_split_is_refused():
         manifest_folds(corpus)
 
 
-def test_two_speakers_cannot_be_dealt():
+def test_two_speakers_are_too_few_to_be_dealt():
     with pytest.raises(
         RecipeError, match=r"test corpus: found only the speakers a, b; .* need one each\. Add speakers"
     ):
@@ -201,7 +201,7 @@ def test_listed_folds_test_everyone_once(folds_of_speakers):
 # ---- as they are written
 
 
-def test_folds_json(dyads, tmp_path):
+def test_folds_json_tells_speakers_counts_and_utterances(dyads, tmp_path):
     write_folds(tmp_path / "folds.json", session_folds(dyads), CLASSES)
     first, *_ = written = json.loads((tmp_path / "folds.json").read_text())
     assert [record["fold"] for record in written] == [1, 2, 3]
@@ -215,7 +215,7 @@ def test_folds_json(dyads, tmp_path):
     }
 
 
-def test_table(dyads):
+def test_the_table_has_a_row_for_each_side_of_each_fold(dyads):
     lines = fold_table(session_folds(dyads), CLASSES).splitlines()
     assert len(lines) == 1 + 3 * 3
     assert lines[0].split() == ["fold", "side", "utterances", "happy", "sad", "speakers"]

@@ -78,12 +78,12 @@ def test_optional_columns_in_any_order_beside_unknown_ones(write):
     ],
     ids=["BOM", "CRLF", "blanks", "empty lines", "no last newline", "quotes"],
 )
-def test_what_spreadsheets_and_hands_write(write, content):
+def test_what_spreadsheets_and_hands_write_is_read(write, content):
     expected = read_manifest(write(ROWS))
     assert read_manifest(write(content)) == expected
 
 
-def test_absolute_paths(write, tmp_path):
+def test_absolute_paths_stay_what_they_are(write, tmp_path):
     path = write(ROWS.replace("wav/a.flac", str(tmp_path / "wav" / "a.flac")))
     assert tmp_path / "wav" / "a.flac" in [u.path for u in read_manifest(path).utterances]
 
@@ -100,7 +100,7 @@ def test_absolute_paths(write, tmp_path):
         ("Dev", "validation"),
     ],
 )
-def test_split_names(write, written, side):
+def test_a_split_has_several_names(write, written, side):
     corpus = read_manifest(
         write(f"path,label,speaker,split\nwav/a.flac,happy,s1,{written}\nwav/b.wav,sad,s2,{written}\n")
     )
@@ -114,7 +114,7 @@ def test_missing_files_are_counted(write):
     assert [(s.path.name, s.reason) for s in corpus.skipped] == [("c.wav", "listed, but the file is missing")]
 
 
-def test_by_its_name_among_the_corpora(write):
+def test_a_manifest_is_one_of_the_corpora(write):
     path = write(ROWS)
     assert read_corpus("manifest", path) == read_manifest(path)
 
@@ -126,12 +126,12 @@ def test_four_classes_leave_other_labels_out(write):
     assert corpus.skipped == []  # nothing of the calm ones is needed
 
 
-def test_four_classes_that_it_has_not(write):
+def test_four_classes_that_it_has_not_are_refused(write):
     path = write(ROWS.replace("happy", "joy").replace("sad", "grief"))
     refused(path, r"none of its labels \(grief, joy\) is one of angry, happy, neutral, sad; rename", FOUR_CLASSES)
 
 
-def test_from_file_to_folds(tmp_path):
+def test_a_manifest_goes_from_its_file_to_folds(tmp_path):
     rows = [(f"{speaker}{label}", label, speaker) for speaker in "abc" for label in ("happy", "sad")]
     touch(tmp_path, [f"{name}.wav" for name, _, _ in rows])
     path = tmp_path / "corpus.csv"
@@ -146,31 +146,31 @@ def test_from_file_to_folds(tmp_path):
 # ---- what is not a manifest
 
 
-def test_missing_manifest(tmp_path):
+def test_a_missing_manifest_is_refused(tmp_path):
     refused(
         tmp_path / "nowhere.csv", r"nowhere\.csv does not exist; give a CSV file with the columns path, label, speaker"
     )
 
 
-def test_a_directory(tmp_path):
+def test_a_directory_is_refused(tmp_path):
     refused(tmp_path, "is a directory; give a CSV file with the columns path, label, speaker")
 
 
-def test_not_utf8(write):
+def test_another_encoding_is_refused_by_its_line_and_byte(write):
     path = write(ROWS.replace("sad", "traurig ä").encode("latin-1"))
     refused(path, r"line 2: byte 0xe4 is not utf-8; save the file as CSV in utf-8")
 
 
 @pytest.mark.parametrize("content", ["", "\n" + ROWS, ",,\n"])
-def test_no_header(write, content):
+def test_a_file_without_header_is_refused(write, content):
     refused(write(content), "has no header; its first line must name the columns path, label, speaker")
 
 
-def test_no_rows(write):
+def test_a_file_without_rows_is_refused(write):
     refused(write("path,label,speaker\n\n"), "lists no utterance; add a row")
 
 
-def test_missing_columns(write):
+def test_missing_columns_are_named(write):
     refused(
         write(ROWS.replace("speaker", "actor")), "there is no column speaker among 'path, label, actor'; its first line"
     )
@@ -178,11 +178,11 @@ def test_missing_columns(write):
 
 
 @pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs")])
-def test_another_delimiter(write, delimiter, name):
+def test_another_delimiter_is_named(write, delimiter, name):
     refused(write(ROWS.replace(",", delimiter)), rf"among 'path.*'\. The cells are separated by {name}; .* by commas")
 
 
-def test_a_column_named_twice(write):
+def test_a_column_named_twice_is_refused(write):
     refused(write("path,label,speaker,label\nwav/a.flac,happy,s1,sad\n"), "more than one column label; keep one")
     twice_unknown = "path,label,speaker,note,note\nwav/a.flac,happy,s1,,\nwav/b.wav,sad,s2,,\n"
     assert len(read_manifest(write(twice_unknown)).utterances) == 2
@@ -193,56 +193,56 @@ def test_a_column_named_twice(write):
 
 @pytest.mark.parametrize("column", ["path", "label", "speaker"])
 @pytest.mark.parametrize("blank", ["", "  "])
-def test_an_empty_cell(write, column, blank):
+def test_an_empty_cell_is_named(write, column, blank):
     cells = {"path": "wav/c.wav", "label": "sad", "speaker": "s1"} | {column: blank}
     refused(write(ROWS + ",".join(cells.values()) + "\n"), rf"line 4: {column} is empty; fill it")
 
 
-def test_a_row_cut_short(write):
+def test_a_row_cut_short_is_refused(write):
     refused(write(ROWS + "wav/c.wav,sad\n"), r"line 4: speaker is empty")
 
 
-def test_a_comma_too_many(write):
+def test_a_comma_too_many_is_refused(write):
     refused(write(ROWS + "wav/oh, no.wav,sad,s1\n"), r"line 4: has more cells than the header's 3; put .* in double")
 
 
-def test_a_quote_that_is_not_closed(write):
+def test_a_quote_that_is_not_closed_is_refused(write):
     refused(write(ROWS.replace("wav/b.wav", '"wav/b.wav')), r"line 2: not CSV \(unexpected end of data\); mend its quo")
 
 
-def test_an_id_given_twice(write):
+def test_an_id_given_twice_is_refused(write):
     refused(write("path,label,speaker,id\nwav/a.flac,happy,s1,x\nwav/b.wav,sad,s2,x\n"), "line 3: the id x is that of")
     refused(write(ROWS + "wav/a.wav,sad,s1\n"), r"line 4: the id wav/a is that of line 3 too; give .* in the column id")
 
 
-def test_a_file_listed_twice(write):
+def test_a_file_listed_twice_is_refused(write):
     path = write(ROWS + "./wav/../wav/a.flac,sad,s2\n")
     refused(path, r"line 4: .*a\.flac is listed on line 3 too; keep one")
 
 
-def test_one_label(write):
+def test_one_label_alone_is_refused(write):
     refused(write(ROWS.replace("sad", "happy")), "every label is happy; .* at least 2 labels")
 
 
-def test_no_audio_at_all(write, tmp_path):
+def test_no_audio_at_all_is_refused(write, tmp_path):
     refused(
         write(ROWS.replace("wav/", "audio/")),
         rf"none of the 2 audio files it lists exists \(.*audio/b\.wav is missing, for one\); .*relative to {tmp_path}",
     )
 
 
-def test_an_unknown_split(write):
+def test_an_unknown_split_is_refused(write):
     path = write("path,label,speaker,split\nwav/a.flac,happy,s1,train\nwav/b.wav,sad,s2,holdout\n")
     refused(path, r"line 3: split is holdout, expected train, validation \(or val, valid, dev\) or test")
 
 
 @pytest.mark.parametrize(("column", "value"), [("fold", "1"), ("split", "train")])
-def test_sides_of_some_rows_only(write, column, value):
+def test_sides_of_some_rows_only_are_refused(write, column, value):
     path = write(f"path,label,speaker,{column}\nwav/a.flac,happy,s1,{value}\nwav/b.wav,sad,s2,\n")
     refused(path, rf"line 3: {column} is empty, but filled on line 2; fill it in every row or in none")
 
 
-def test_fold_and_split(write):
+def test_fold_and_split_together_are_refused(write):
     path = write("path,label,speaker,fold,split\nwav/a.flac,happy,s1,1,train\nwav/b.wav,sad,s2,2,test\n")
     refused(path, "both fold and split are filled; remove")
 

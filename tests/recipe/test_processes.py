@@ -65,7 +65,7 @@ def test_a_step_of_two_processes_is_that_of_one(tmp_path, system, indices):
     torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
 
 
-def test_an_experiment_of_two_processes(iemocap, tmp_path):
+def test_an_experiment_of_two_processes_is_whole(iemocap, tmp_path):
     arguments = [
         *(EXAMPLES / "iemocap_two_stage.py", "--data", iemocap, "--backbone", "tiny", "--folds", 1),
         *("--stage1.epochs", 2, "--stage2.epochs", 1, "--systems", "cls-eal-fual", "--output"),

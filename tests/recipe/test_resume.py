@@ -59,7 +59,7 @@ def start(*arguments, cwd):
     )
 
 
-def test_killed_again_and_again(iemocap, tmp_path):
+def test_a_run_killed_again_and_again_ends_the_same(iemocap, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(*command(iemocap, whole), cwd=tmp_path).returncode == 0
     for name, count in MOMENTS:

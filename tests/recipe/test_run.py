@@ -134,7 +134,7 @@ def test_a_run_can_be_repeated_from_its_own_folder(iemocap, tmp_path, run):
     assert (output / "results.json").read_bytes() == (tmp_path / "second" / "results.json").read_bytes()
 
 
-def test_all_systems(iemocap, tmp_path, run):
+def test_every_system_trains_and_leaves_its_record(iemocap, tmp_path, run):
     output = tmp_path / "run"
     arguments = ("--data", iemocap, "--backbone", "tiny", "--stage1.epochs", 1, "--stage2.epochs", 1, "--folds", 1)
     run(iemocap_two_stage.main, *arguments, "--systems", "all", "--output", output)
@@ -169,7 +169,7 @@ def ravdess_excerpt(data_root, root):
     return root
 
 
-def test_other_corpora(tmp_path, data_root, run):
+def test_other_corpora_train_in_their_own_layouts(tmp_path, data_root, run):
     root = ravdess_excerpt(data_root, tmp_path / "Audio_Speech_Actors_01-24")
     run(cross_dataset.main, "--corpus", "ravdess", "--data", root, *FAST, "--output", tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -190,7 +190,7 @@ def test_training_on_one_corpus_and_testing_on_another(iemocap, tmp_path, data_r
     assert json.loads((output / "results.json").read_text())["corpus"] == "IEMOCAP to RAVDESS"
 
 
-def test_a_corpus_by_manifest(iemocap, tmp_path, run):
+def test_a_corpus_by_manifest_trains_as_any_other(iemocap, tmp_path, run):
     names = {"ang": "cross", "sad": "low"}
     rows = ["path,label,speaker"]
     for path in sorted(iemocap.glob("*/sentences/wav/*/*.wav")):
@@ -253,7 +253,7 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
         (["--colour", "red"], "--colour"),
     ],
 )
-def test_bad_arguments(iemocap, tmp_path, run, arguments, message):
+def test_bad_arguments_are_refused_before_anything_is_read(iemocap, tmp_path, run, arguments, message):
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "results.json").write_text("{}")
     with pytest.raises(RecipeError, match=message) as error:

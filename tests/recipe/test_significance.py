@@ -165,7 +165,7 @@ def test_random_signs_come_near_the_exact_p():
     assert paired_test(differences) == pytest.approx(exact, abs=0.005)
 
 
-def test_p_by_hand():
+def test_p_is_that_counted_by_hand():
     assert paired_test([1.0, 2.0, 3.0]) == 2 / 8  # the only ones as far from 0: +++ and ---
     assert paired_test([1.0, 2.0, -3.0]) == 1.0
     # the floating sum of these is not 0, and other signs come nearer to it
@@ -222,7 +222,7 @@ def test_p_does_not_depend_on_the_order_sign_or_scale(trainings):
 # ---- many comparisons
 
 
-def test_holm_by_hand():
+def test_holm_is_that_computed_by_hand():
     # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last may not fall below the one before
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     assert holm([0.3]).tolist() == [0.3]
@@ -260,6 +260,6 @@ def test_holm_raises_p_and_keeps_the_order(p_values):
         (lambda: holm([float("nan")]), "`p_values`"),
     ],
 )
-def test_messages(call, message):
+def test_bad_arguments_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -96,7 +96,7 @@ def test_from_emodb_to_ravdess(data_root):
     assert len(fold.train) + len(fold.validation) == 339
 
 
-def test_a_manifest_named_like_a_corpus_has_its_speakers_dealt():
+def test_published_groups_are_kept_and_others_dealt():
     own = corpus_of("EmoDB", ["09", "03", "10"])
     assert speaker_groups(own) == [["03"], ["09"], ["10"]]
     published = replace(own, speaker_groups=corpora()["emodb"].speaker_groups)
@@ -112,7 +112,7 @@ def refused(source, target, match):
     assert "\n" not in str(caught.value)
 
 
-def test_other_classes():
+def test_corpora_of_other_classes_are_refused():
     refused(
         corpus_of("A", "pqr"),
         corpus_of("B", "pqr", ("happy", "bored")),
@@ -120,22 +120,22 @@ def test_other_classes():
     )
 
 
-def test_the_same_corpus():
+def test_the_same_corpus_twice_is_refused():
     refused(corpus_of("A", "pqr"), corpus_of("A", "stu"), r"training and test corpus are both A; name two corpora")
 
 
-def test_the_same_audio_under_another_name():
+def test_the_same_audio_under_another_name_is_refused():
     source, target = corpus_of("A", "pqr"), corpus_of("B", "pqr")
     again = replace(source.utterances[0], id="again", path=Path("elsewhere") / ".." / source.utterances[0].path)
     target.utterances.append(again)
     refused(source, target, r"p_happy\.wav is in both A and B, as are 1 files in all; .*share no audio")
 
 
-def test_too_few_speakers_to_validate():
+def test_too_few_speakers_to_validate_are_refused():
     refused(corpus_of("A", "pq"), corpus_of("B", "pqr"), "A: found only the speakers p, q; training, validation")
 
 
-def test_a_target_without_a_class():
+def test_a_target_without_a_class_is_refused():
     target = corpus_of("B", "pq")
     target.utterances = [u for u in target.utterances if u.label == "sad"]
     with pytest.raises(RecipeError, match="fold 1: test has no utterance of happy"):
