@@ -8,7 +8,8 @@ import numpy as np
 
 from recipe.experiment import Experiment
 from recipe.files import write_text
-from recipe.reporting.figures.sweep import draw_heat_map, draw_sweep
+from recipe.reporting.figures.style import save
+from recipe.reporting.figures.sweep import heat_map_figure, sweep_figure
 from recipe.reporting.report import LEVEL, caveats, data, markdown, percent, settings_text, spread
 from recipe.reporting.results import RunResults, deviation
 from recipe.training.systems import CLS, STAGE_1, System, eal_system, fual_system
@@ -46,8 +47,7 @@ def write_report(results: RunResults, grid: Grid, sweep: dict[float, System]) ->
     means, deviations = grid_scores(results, grid)
     margin, weight = grid.best(results)
     framed = grid.margins.index(margin), grid.weights.index(weight)
-    draw_heat_map(
-        results.output / "ablation_eal.png",
+    heat_map = heat_map_figure(
         grid.margins,
         grid.weights,
         means,
@@ -57,6 +57,7 @@ def write_report(results: RunResults, grid: Grid, sweep: dict[float, System]) ->
         f"{name}\nUA of CLS + EAL on test; framed: the best on validation",
         framed if np.isfinite(means[framed]) else None,
     )
+    save(heat_map, results.output / "ablation_eal.png")
     finished = {system.name for system in results.systems if results.of(system)}
     swept = {weight: system for weight, system in sweep.items() if system.name in finished}
     sections = [
@@ -72,14 +73,14 @@ def write_report(results: RunResults, grid: Grid, sweep: dict[float, System]) ->
     ]
     if swept:
         scores = [[r.scores.ua for r in results.of(system)] for system in swept.values()]
-        draw_sweep(
-            results.output / "ablation_fual.png",
+        sweep_of_fual = sweep_figure(
             list(swept),
             [float(np.mean(uas)) for uas in scores],
             [deviation(uas) for uas in scores],
             "FUAL weight",
             f"{name}\nUA of CLS + EAL (margin {margin:g}, weight {weight:g}) + FUAL",
         )
+        save(sweep_of_fual, results.output / "ablation_fual.png")
         sections += [
             "## Table 5: FUAL's weight",
             f"At EAL's margin {margin:g} and weight {weight:g}: the best of Table 4 by UA on *validation*. Test had no "

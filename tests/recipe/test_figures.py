@@ -8,8 +8,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from recipe.reporting import figures
-from recipe.reporting.figures.timeline import FrameOutputs
+from recipe.reporting.figures.confusion import confusion_figure
+from recipe.reporting.figures.curves import curves_figure
+from recipe.reporting.figures.scores import scores_figure
+from recipe.reporting.figures.style import save
+from recipe.reporting.figures.sweep import heat_map_figure, sweep_figure
+from recipe.reporting.figures.timeline import FrameOutputs, timeline_figure
+from recipe.reporting.figures.tsne import tsne_figure
 from recipe.training.scores import from_confusion
 
 FOUR = ("angry", "happy", "neutral", "sad")
@@ -92,7 +97,7 @@ def training(epochs, offset=0.0):
 
 def test_confusion_in_words_and_numbers():
     scores = from_confusion(np.array([[3, 1], [2, 2]]))
-    figure = figures.confusion_figure({"CLS pooling": scores}, ("happy", "sad"), TITLE)
+    figure = confusion_figure({"CLS pooling": scores}, ("happy", "sad"), TITLE)
     (axis,) = figure.axes
     assert texts(axis) == ["75%\n(3)", "25%\n(1)", "50%\n(2)", "50%\n(2)"]
     assert axis.get_title() == "CLS pooling\nUA 62.5%, WA 62.5%, n = 8"
@@ -107,7 +112,7 @@ def test_confusion_in_words_and_numbers():
 )  # fmt: skip
 def test_confusion_panels_lie_in_a_grid(dice, count, classes, grid):
     systems = {name: confusion_of(classes, dice) for name in TWELVE[:count]}
-    figure = figures.confusion_figure(systems, classes, TITLE)
+    figure = confusion_figure(systems, classes, TITLE)
     assert figure.axes[0].get_gridspec().get_geometry() == grid
     assert [axis.get_title().split("\nUA")[0].replace("\n", " ") for axis in figure.axes] == list(systems)
     # each column's last panel names the predicted classes, each row's first the true ones
@@ -120,16 +125,16 @@ def test_confusion_panels_lie_in_a_grid(dice, count, classes, grid):
 
 def test_confusion_of_many_classes_is_in_whole_per_cent(dice):
     scores = confusion_of(EIGHT, dice)
-    (axis,) = figures.confusion_figure({"CLS pooling": scores}, EIGHT, TITLE).axes
+    (axis,) = confusion_figure({"CLS pooling": scores}, EIGHT, TITLE).axes
     shares = np.array(scores.confusion) / np.sum(scores.confusion, axis=1, keepdims=True)
     assert texts(axis) == [f"{100 * share:.0f}" for share in shares.flat]
 
 
 def test_a_class_without_test_utterances_has_no_confusion(tmp_path):
     scores = from_confusion(np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]]))
-    figures.draw_confusion(tmp_path / "confusion.png", {"CLS pooling": scores}, FOUR[:3], TITLE)
+    save(confusion_figure({"CLS pooling": scores}, FOUR[:3], TITLE), tmp_path / "confusion.png")
     assert_is_png(tmp_path / "confusion.png")
-    (axis,) = figures.confusion_figure({"CLS pooling": scores}, FOUR[:3], TITLE).axes
+    (axis,) = confusion_figure({"CLS pooling": scores}, FOUR[:3], TITLE).axes
     assert texts(axis)[3:6] == ["–"] * 3  # noqa: RUF001
     assert np.ma.getmaskarray(axis.images[0].get_array()).tolist() == [[False] * 3, [True] * 3, [False] * 3]
 
@@ -149,7 +154,7 @@ def test_tsne_shows_every_utterance_in_its_own_embedding_of_each_system(dice, tm
     apart = 8 * np.eye(4)[labels] + 0.3 * dice.standard_normal((40, 4))
     mixed = dice.standard_normal((40, 6))  # another width: each panel embeds its own vectors
     systems = {"before the losses: CLS pooling": mixed, "after: CLS + EAL + FUAL": apart}
-    figure = figures.tsne_figure(systems, labels.tolist(), FOUR, TITLE)
+    figure = tsne_figure(systems, labels.tolist(), FOUR, TITLE)
     assert [axis.get_title() for axis in figure.axes] == list(systems)
     assert [points_of(axis) for axis in figure.axes] == [(40, 4), (40, 4)]
     before, after = (float(axis.get_xlabel().split(": ")[1]) for axis in figure.axes)
@@ -164,14 +169,14 @@ def test_tsne_shows_every_utterance_in_its_own_embedding_of_each_system(dice, tm
     assert gaps[1] > 4 * radii[1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*FOUR, "mean of a class"]
     assert_all_fits(figure)
-    figures.draw_tsne(tmp_path / "tsne.png", systems, labels.tolist(), FOUR, TITLE)
+    save(tsne_figure(systems, labels.tolist(), FOUR, TITLE), tmp_path / "tsne.png")
     assert_is_png(tmp_path / "tsne.png")
 
 
 def test_the_same_vectors_have_the_same_tsne(dice):
     vectors = dice.standard_normal((12, 5))
     systems = {"one": vectors, "another": vectors.copy()}
-    one, another = figures.tsne_figure(systems, [0, 1] * 6, FOUR, TITLE).axes
+    one, another = tsne_figure(systems, [0, 1] * 6, FOUR, TITLE).axes
     for points, same in zip(one.collections, another.collections, strict=True):
         np.testing.assert_array_equal(points.get_offsets(), same.get_offsets())
 
@@ -190,7 +195,7 @@ def test_the_same_vectors_have_the_same_tsne(dice):
 )
 @pytest.mark.filterwarnings("error")
 def test_tsne_takes_few_or_equal_vectors(vectors, labels):
-    figure = figures.tsne_figure({"CLS pooling": vectors}, labels, FOUR, TITLE)
+    figure = tsne_figure({"CLS pooling": vectors}, labels, FOUR, TITLE)
     (axis,) = figure.axes
     assert points_of(axis)[0] == len(labels)
     assert all(np.isfinite(collection.get_offsets()).all() for collection in axis.collections)
@@ -207,7 +212,7 @@ def test_timelines_of_two_systems_share_one_attention_scale(dice, tmp_path):
     flat = FrameOutputs(np.full(50, 0.02), np.full((50, 4), 0.25))
     peaked = FrameOutputs(np.array([0.51] + [0.01] * 49), np.full((50, 4), 0.25))
     timelines = {"before the losses": flat, "after the losses": peaked}
-    figure = figures.timeline_figure(waveform, timelines, FOUR, TITLE)
+    figure = timeline_figure(waveform, timelines, FOUR, TITLE)
     wave, before, _, after, last = figure.axes
     assert len(wave.lines[0].get_xdata()) == 16_000
     assert wave.get_xlim() == (0, 1)  # a second
@@ -216,14 +221,14 @@ def test_timelines_of_two_systems_share_one_attention_scale(dice, tmp_path):
     assert after.patches[0].get_data().values.tolist() == peaked.weights.tolist()
     assert last.get_xlabel() == "time in seconds"
     assert_all_fits(figure)
-    figures.draw_timeline(tmp_path / "timeline.png", waveform, timelines, FOUR, TITLE)
+    save(timeline_figure(waveform, timelines, FOUR, TITLE), tmp_path / "timeline.png")
     assert_is_png(tmp_path / "timeline.png")
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7])
 def test_class_probabilities_of_every_frame_fill_the_panel(dice, frames):
     outputs = wavy(frames, 8, dice)
-    _, attention, classes = figures.timeline_figure(np.zeros(800), {"CLS": outputs}, EIGHT, TITLE).axes
+    _, attention, classes = timeline_figure(np.zeros(800), {"CLS": outputs}, EIGHT, TITLE).axes
     layers = [patch.get_data() for patch in classes.patches]
     heights = np.array([layer.values - layer.baseline for layer in layers]).T
     np.testing.assert_allclose(heights, outputs.probabilities)
@@ -241,7 +246,7 @@ def test_curves_are_means_with_a_band_of_one_deviation(tmp_path):
         "CLS pooling": [training(5)],
         "CLS + EAL + FUAL": [training(5), training(5, 0.1)],
     }
-    figure = figures.curves_figure(curves, TITLE)
+    figure = curves_figure(curves, TITLE)
     grid = np.array(figure.axes).reshape(3, 2)
     assert [axis.get_title() for axis in grid[0]] == ["stage 1", "stage 2"]
     (line,) = grid[1, 0].lines
@@ -254,19 +259,19 @@ def test_curves_are_means_with_a_band_of_one_deviation(tmp_path):
     assert not len(grid[2, 1].collections[0].get_paths())  # one training has no band
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(curves)
     assert_all_fits(figure)
-    figures.draw_curves(tmp_path / "curves.png", curves, TITLE)
+    save(curves_figure(curves, TITLE), tmp_path / "curves.png")
     assert_is_png(tmp_path / "curves.png")
 
 
 def test_twelve_systems_are_told_apart_by_colour_and_dashes():
-    figure = figures.curves_figure({system: [training(3), training(3, 0.1)] for system in TWELVE}, TITLE)
+    figure = curves_figure({system: [training(3), training(3, 0.1)] for system in TWELVE}, TITLE)
     lines = [line for axis in figure.axes[:2] for line in axis.lines]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
     assert_all_fits(figure)
 
 
 def test_one_epoch_is_a_visible_point():
-    figure = figures.curves_figure({"CLS pooling": [training(1), training(1, 0.2)]}, TITLE)
+    figure = curves_figure({"CLS pooling": [training(1), training(1, 0.2)]}, TITLE)
     assert [axis.get_title() for axis in figure.axes] == ["stage 2", "", ""]
     ua = figure.axes[1]
     assert ua.lines[0].get_marker() != "None"
@@ -279,7 +284,7 @@ def test_one_epoch_is_a_visible_point():
 
 
 def test_no_tick_says_more_than_100_per_cent():
-    figure = figures.curves_figure({"CLS pooling": [[{**training(1)[0], "validation_ua": 1.0}]]}, TITLE)
+    figure = curves_figure({"CLS pooling": [[{**training(1)[0], "validation_ua": 1.0}]]}, TITLE)
     FigureCanvasAgg(figure).draw()
     labels = tick_labels(figure.axes[1].yaxis)
     assert "100%" in labels
@@ -299,7 +304,7 @@ def test_the_heat_map_frames_the_given_cell_and_says_what_was_not_run(tmp_path):
     values = [[0.601, NAN, 0.621], [0.588, 0.644, 0.6]]
     deviations = [[0.04, NAN, 0.031], [0.02, 0.0251, None]]
     arguments = ((0.1, 0.2), (0, 0.5, 1.0), values, deviations, "margin", "weight of EAL", TITLE, (0, 2))
-    figure = figures.heat_map_figure(*arguments)
+    figure = heat_map_figure(*arguments)
     axis, bar = figure.axes
     assert texts(axis) == ["60.1\n± 4.0", "not run", "62.1\n± 3.1", "58.8\n± 2.0", "64.4\n± 2.5", "60.0"]
     assert framed(axis) == [(0, 2)]  # chosen on validation: not the best of these
@@ -308,7 +313,7 @@ def test_the_heat_map_frames_the_given_cell_and_says_what_was_not_run(tmp_path):
     assert (axis.get_xlabel(), tick_labels(axis.xaxis)) == ("weight of EAL", ["0", "0.5", "1"])
     assert_all_fits(figure)
     assert all(label.endswith("%") for label in tick_labels(bar.yaxis))
-    figures.draw_heat_map(tmp_path / "heat_map.png", *arguments)
+    save(heat_map_figure(*arguments), tmp_path / "heat_map.png")
     assert_is_png(tmp_path / "heat_map.png")
 
 
@@ -316,7 +321,7 @@ def test_the_heat_map_frames_the_given_cell_and_says_what_was_not_run(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_a_heat_map_may_have_one_value_or_none(values):
     columns = range(len(values[0]))
-    figure = figures.heat_map_figure(["none"], columns, values, values, "margin", "weight", TITLE)
+    figure = heat_map_figure(["none"], columns, values, values, "margin", "weight", TITLE)
     assert framed(figure.axes[0]) == []
     low, high = figure.axes[0].images[0].get_clim()
     assert low < high
@@ -325,7 +330,7 @@ def test_a_heat_map_may_have_one_value_or_none(values):
 
 def test_a_sweep_has_its_bars_in_order_and_carries_on_weight_0(tmp_path):
     arguments = ((1.0, 0.0, 0.5, 0.1), (0.60, 0.61, NAN, 0.635), (0.02, None, NAN, 0.03), "weight of FUAL", TITLE)
-    figure = figures.sweep_figure(*arguments)
+    figure = sweep_figure(*arguments)
     (axis,) = figure.axes
     assert tick_labels(axis.xaxis) == ["0", "0.1", "0.5\nnot run", "1"]
     assert texts(axis) == ["weight 0", "61.0", "63.5", "60.0"]
@@ -336,12 +341,12 @@ def test_a_sweep_has_its_bars_in_order_and_carries_on_weight_0(tmp_path):
     segments = [segment[:, 1].tolist() for segment in bars.get_segments() if len(segment)]
     np.testing.assert_allclose(segments, [[0.605, 0.665], [0.58, 0.62]])
     assert_all_fits(figure)
-    figures.draw_sweep(tmp_path / "sweep.png", *arguments)
+    save(sweep_figure(*arguments), tmp_path / "sweep.png")
     assert_is_png(tmp_path / "sweep.png")
 
 
 def test_a_sweep_may_have_one_weight_and_no_0():
-    figure = figures.sweep_figure([0.5], [0.6], [NAN], "weight of FUAL", TITLE)
+    figure = sweep_figure([0.5], [0.6], [NAN], "weight of FUAL", TITLE)
     assert texts(figure.axes[0]) == ["60.0"]
     assert_all_fits(figure)
 
@@ -352,7 +357,7 @@ def test_a_sweep_may_have_one_weight_and_no_0():
 @pytest.mark.parametrize("count", [1, 2, 7, 12])
 def test_scores_name_every_system_from_the_top_with_its_interval(tmp_path, count):
     scores = {system: (0.5 + 0.01 * n, 0.48 + 0.01 * n, 0.515 + 0.01 * n) for n, system in enumerate(TWELVE[:count])}
-    figure = figures.scores_figure(scores, 0.25, TITLE)
+    figure = scores_figure(scores, 0.25, TITLE)
     (axis,) = figure.axes
     assert [label.replace("\n", " ") for label in tick_labels(axis.yaxis)] == list(scores)
     bottom, top = axis.get_ylim()
@@ -367,22 +372,22 @@ def test_scores_name_every_system_from_the_top_with_its_interval(tmp_path, count
     left, right = axis.get_xlim()
     assert left < 0.25 < 0.515 < right
     assert_all_fits(figure)
-    figures.draw_scores(tmp_path / "scores.png", scores, 0.25, TITLE)
+    save(scores_figure(scores, 0.25, TITLE), tmp_path / "scores.png")
     assert_is_png(tmp_path / "scores.png")
 
 
 def test_an_interval_may_leave_its_mean_out():
-    figure = figures.scores_figure({"CLS pooling": (0.99, 0.995, 1.0), "CLS + EAL": (0.2, 0.1, 0.3)}, 0.5, TITLE)
+    figure = scores_figure({"CLS pooling": (0.99, 0.995, 1.0), "CLS + EAL": (0.2, 0.1, 0.3)}, 0.5, TITLE)
     assert figure.axes[0].lines[0].get_xdata()[0] == 0.99
     assert_all_fits(figure)
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_score_without_an_interval_is_a_point():
-    figure = figures.scores_figure({"stage 1": (0.5, NAN, NAN), "CLS pooling": (0.6, 0.5, 0.7)}, 0.25, TITLE)
+    figure = scores_figure({"stage 1": (0.5, NAN, NAN), "CLS pooling": (0.6, 0.5, 0.7)}, 0.25, TITLE)
     assert {"50.0", "60.0  [50.0, 70.0]"} < set(texts(figure.axes[0]))
     assert len(figure.axes[0].collections[0].get_segments()) == 1
-    alone = figures.scores_figure({"stage 1": (0.5, NAN, NAN)}, 0.25, TITLE)
+    alone = scores_figure({"stage 1": (0.5, NAN, NAN)}, 0.25, TITLE)
     assert_all_fits(alone)
 
 
@@ -390,8 +395,9 @@ def test_a_score_without_an_interval_is_a_point():
 
 
 def test_a_dollar_sign_is_no_formula(tmp_path):
-    scores = from_confusion(np.array([[3, 1], [2, 2]]))
-    figures.draw_confusion(tmp_path / "c.png", {r"a $\frac$ b": scores}, (r"$\x$", "sad"), r"corpus $\frac{1}$")
-    figures.draw_scores(tmp_path / "s.png", {r"a $\frac$ b": (0.5, 0.4, 0.6)}, 0.5, r"corpus $\frac{1}$")
+    corpus, system = r"corpus $\frac{1}$", r"a $\frac$ b"
+    confusion = from_confusion(np.array([[3, 1], [2, 2]]))
+    save(confusion_figure({system: confusion}, (r"$\x$", "sad"), corpus), tmp_path / "c.png")
+    save(scores_figure({system: (0.5, 0.4, 0.6)}, 0.5, corpus), tmp_path / "s.png")
     assert_is_png(tmp_path / "c.png")
     assert_is_png(tmp_path / "s.png")

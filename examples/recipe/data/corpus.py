@@ -1,6 +1,7 @@
 """What a corpus is to the recipe, and what it must tell of itself to be one of those that it knows."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +42,19 @@ class Corpus:
         """The utterances in `ids`; `skipped` are the files of the others."""
         kept = [utterance for utterance in self.utterances if utterance.id in ids]
         return replace(self, utterances=kept, skipped=[*self.skipped, *skipped])
+
+    def count_notes(self, complete: Mapping[str, int]) -> list[str]:
+        """A note for the report when it has not as many utterances of its classes as a `complete` copy gives."""
+        found = Counter(utterance.label for utterance in self.utterances)
+        differing = [
+            f"{label} {found[label]} of {complete[label]}" for label in self.classes if found[label] != complete[label]
+        ]
+        if not differing:
+            return []
+        total = sum(complete[label] for label in self.classes)
+        return [
+            f"{len(self.utterances)} utterances, where a complete {self.name} gives {total}: {', '.join(differing)}."
+        ]
 
 
 @dataclass(frozen=True)

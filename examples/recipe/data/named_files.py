@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from recipe.data.corpus import Corpus, Skipped, Utterance
-from recipe.data.counts import count_notes
 from recipe.errors import RecipeError
 
 AUDIO_SUFFIXES = (".flac", ".wav")
@@ -48,5 +47,5 @@ def read_named_files(
     if not corpus.utterances:
         raise RecipeError(f"{corpus_name}: no audio file of {', '.join(classes)}; unpack the corpus again.")
     corpus.utterances.sort(key=lambda utterance: utterance.id)
-    corpus.notes += count_notes(corpus, complete)
+    corpus.notes += corpus.count_notes(complete)
     return corpus

@@ -1,15 +1,18 @@
 """The figures of a run, from the files of its trainings."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from recipe.data.audio import read_waveform
-from recipe.reporting.figures.confusion import draw_confusion
-from recipe.reporting.figures.curves import draw_curves
-from recipe.reporting.figures.scores import draw_scores
-from recipe.reporting.figures.timeline import FrameOutputs, draw_timeline
-from recipe.reporting.figures.tsne import draw_tsne
+from recipe.reporting.figures.confusion import confusion_figure
+from recipe.reporting.figures.curves import curves_figure
+from recipe.reporting.figures.scores import scores_figure
+from recipe.reporting.figures.style import save
+from recipe.reporting.figures.timeline import FrameOutputs, timeline_figure
+from recipe.reporting.figures.tsne import tsne_figure
 from recipe.reporting.results import RunResults
 from recipe.training.plan import Block
 from recipe.training.result import Result
@@ -18,51 +21,55 @@ from recipe.training.systems import CLS, PROPOSED
 
 def draw_figures(results: RunResults) -> dict[str, str]:
     """Draw what the finished trainings allow; the files, each with its title."""
-    output, classes = results.output, results.corpus.classes
+    titles = {}
+    for file, title, figure in figures(results):
+        save(figure, results.output / file)
+        titles[file] = title
+    return titles
+
+
+def figures(results: RunResults) -> Iterator[tuple[str, str, Figure]]:
+    """File, title in the report, and figure."""
+    classes, summaries = results.corpus.classes, results.summaries
     name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
-    count = max(len(summary.ua) for summary in results.summaries)
-    figures = {"scores.png": "Pooled UA of each system with its 95 % interval"}
-    draw_scores(
-        output / "scores.png",
-        {s.system.name: (s.pooled.ua, *(s.ua_interval or (np.nan, np.nan))) for s in results.summaries},
+    count = max(len(summary.ua) for summary in summaries)
+    scores = scores_figure(
+        {s.system.name: (s.pooled.ua, *(s.ua_interval or (np.nan, np.nan))) for s in summaries},
         1 / len(classes),
         f"{name}, {results.backbone}\ntest utterances of all trainings together, 95 % bootstrap interval",
     )
-    figures["confusion_matrix.png"] = "Confusion matrices, pooled over folds and seeds"
-    draw_confusion(
-        output / "confusion_matrix.png",
-        {s.system.name: s.pooled for s in results.summaries},
+    yield "scores.png", "Pooled UA of each system with its 95 % interval", scores
+    confusion = confusion_figure(
+        {s.system.name: s.pooled for s in summaries},
         classes,
         f"{name}\ntest utterances of up to {count} trainings together, per cent of the true class",
     )
-    curves = {s.system.name: [r.epochs for r in results.of(s.system) if r.epochs] for s in results.summaries}
-    figures["training_curves.png"] = "Training curves"
-    draw_curves(
-        output / "training_curves.png",
-        {system: found for system, found in curves.items() if found},
+    yield "confusion_matrix.png", "Confusion matrices, pooled over folds and seeds", confusion
+    epochs = {s.system.name: [r.epochs for r in results.of(s.system) if r.epochs] for s in summaries}
+    curves = curves_figure(
+        {system: found for system, found in epochs.items() if found},
         f"{name}, {results.backbone}\nmean and standard deviation over {count} trainings of each system",
     )
-    if pair := before_and_after(results):
-        figures["tsne.png"] = "t-SNE of utterance vectors before and after the losses"
-        where = f"fold {pair.block.fold.number}, seed {pair.block.seed}"
-        draw_tsne(
-            output / "tsne.png",
-            {system: result.output("vectors").numpy() for system, result in pair.systems.items()},
-            [classes.index(utterance.label) for utterance in pair.block.fold.test],
-            classes,
-            f"{name}\nutterance vectors of the test speakers of {where}, coloured by true class",
-        )
-        figures["timeline.png"] = "Waveform, attention and frame-by-frame class probabilities of one utterance"
-        row = representative(pair, classes)
-        utterance = pair.block.fold.test[row]
-        draw_timeline(
-            output / "timeline.png",
-            read_waveform(utterance.path).numpy(),
-            {system: frame_outputs(result, row) for system, result in pair.systems.items()},
-            classes,
-            f"{utterance.id}: {utterance.label} ({name}, {where})",
-        )
-    return figures
+    yield "training_curves.png", "Training curves", curves
+    pair = before_and_after(results)
+    if pair is None:
+        return
+    test, where = pair.block.fold.test, f"fold {pair.block.fold.number}, seed {pair.block.seed}"
+    tsne = tsne_figure(
+        {system: result.output("vectors").numpy() for system, result in pair.systems.items()},
+        [classes.index(utterance.label) for utterance in test],
+        classes,
+        f"{name}\nutterance vectors of the test speakers of {where}, coloured by true class",
+    )
+    yield "tsne.png", "t-SNE of utterance vectors before and after the losses", tsne
+    row = representative(pair, classes)
+    timeline = timeline_figure(
+        read_waveform(test[row].path).numpy(),
+        {system: frame_outputs(result, row) for system, result in pair.systems.items()},
+        classes,
+        f"{test[row].id}: {test[row].label} ({name}, {where})",
+    )
+    yield "timeline.png", "Waveform, attention and frame-by-frame class probabilities of one utterance", timeline
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One epoch of a training: its steps, and the gradient of each."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recipe.features.batches import Batch, UtteranceFeatures, training_steps, within_budget
+from recipe.features.batches import UtteranceFeatures, training_steps, within_budget
 from recipe.settings import Settings, Stage
 from recipe.training.progress import Progress
 
@@ -61,13 +61,21 @@ def gradients(
 ) -> Generator[Tensor, None, None]:
     """For each step, adds the gradient of the mean loss over its utterances; the sums of this process's terms.
 
-    It depends on neither processes nor frame budget. Close the iterator, as that of `UtteranceFeatures.batches`.
+    Each pass weighs as many utterances as it counts for, so that the gradient depends on neither processes nor frame
+    budget. Close the iterator, as that of `UtteranceFeatures.batches`.
     """
     shares = [passes(step, data.lengths, frame_budget, accelerator) for step in steps]
     ready = data.batches([indices for share in shares for indices, _ in share], accelerator.device)
     with contextlib.closing(ready):
         for step, share in zip(steps, shares, strict=True):
-            yield backward(trainee, ready, [count for _, count in share], len(step), accelerator)
+            sums = torch.zeros(len(TERMS), device=accelerator.device)
+            for number, (_, count) in enumerate(share, start=1):
+                with contextlib.nullcontext() if number == len(share) else accelerator.no_sync(trainee):
+                    result = trainee(*next(ready))
+                    # distributed training averages over processes
+                    accelerator.backward(result.loss * (count * accelerator.num_processes / len(step)))
+                sums += count * torch.stack([getattr(result, name).detach().float() for name in TERMS])
+            yield sums
 
 
 def passes(
@@ -80,24 +88,6 @@ def passes(
     shares = within_budget(step, lengths, frame_budget, accelerator.process_index, accelerator.num_processes)
     # A process without utterances still has to take part in the exchange of gradients, with a pass that weighs nothing
     return [(share, len(share)) for share in shares] or [([step[0]], 0)]
-
-
-def backward(
-    trainee: nn.Module, batches: Iterator[Batch], counts: Sequence[int], utterances: int, accelerator: Accelerator
-) -> Tensor:
-    """The gradient of the mean loss over a step's utterances; the sums of this process's terms.
-
-    `batches` gives the step's passes. Each weighs as many utterances as it counts for, so that the gradient depends on
-    neither processes nor frame budget.
-    """
-    sums = torch.zeros(len(TERMS), device=accelerator.device)
-    for number, count in enumerate(counts, start=1):
-        with contextlib.nullcontext() if number == len(counts) else accelerator.no_sync(trainee):
-            result = trainee(*next(batches))
-            # distributed training averages over processes
-            accelerator.backward(result.loss * (count * accelerator.num_processes / utterances))
-        sums += count * torch.stack([getattr(result, name).detach().float() for name in TERMS])
-    return sums
 
 
 def steps_an_epoch(utterances: int, settings: Settings) -> int:

@@ -28,13 +28,7 @@ class Predictions:
     diagnostics: dict[str, float]  # framealign's, averaged
 
     def tensors(self) -> dict[str, Tensor]:
-        return {
-            "probabilities": self.probabilities,
-            "vectors": self.vectors,
-            "lengths": self.lengths,
-            "weights": self.weights,
-            "frame_probabilities": self.frame_probabilities,
-        }
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     @property
     def classes(self) -> list[int]:

@@ -1,7 +1,7 @@
 """The systems that are compared: a pooling and the weights of the losses, each on the same stage-1 backbone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,6 +18,17 @@ from framealign import (
 )
 from recipe.errors import RecipeError
 from recipe.settings import Settings, Stage
+
+POOLINGS: dict[str, Callable[[int, Settings], nn.Module]] = {
+    "attentive": lambda dim, _: AttentivePooling(dim),
+    "attentive, one vector": lambda dim, _: AttentivePooling(dim, hidden_dim=None),
+    "self-attention": lambda dim, settings: SelfAttentionPooling(dim, settings.num_heads, settings.depth),
+    "cls": lambda dim, settings: CLSSelfAttentionPooling(dim, settings.num_heads, settings.depth),
+    "mean": lambda dim, _: MeanPooling(dim),
+    "max": lambda dim, _: MaxPooling(dim),
+    "statistics": lambda dim, _: StatisticsPooling(dim),
+    "attentive statistics": lambda dim, _: AttentiveStatisticsPooling(dim),
+}
 
 
 @dataclass(frozen=True)
@@ -44,25 +55,7 @@ class System:
         return self.stage_settings(settings).epochs if self.stage else 0
 
     def build_pooling(self, dim: int, settings: Settings) -> nn.Module:
-        heads, depth = settings.num_heads, settings.depth
-        match self.pooling:
-            case "attentive":
-                return AttentivePooling(dim)
-            case "attentive, one vector":
-                return AttentivePooling(dim, hidden_dim=None)
-            case "self-attention":
-                return SelfAttentionPooling(dim, heads, depth)
-            case "cls":
-                return CLSSelfAttentionPooling(dim, heads, depth)
-            case "mean":
-                return MeanPooling(dim)
-            case "max":
-                return MaxPooling(dim)
-            case "statistics":
-                return StatisticsPooling(dim)
-            case "attentive statistics":
-                return AttentiveStatisticsPooling(dim)
-        raise ValueError(f"no pooling is called {self.pooling!r}")
+        return POOLINGS[self.pooling](dim, settings)
 
     def objective(self) -> AlignmentObjective:
         return AlignmentObjective(

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -23,21 +24,17 @@ from recipe.training.systems import CLASSICAL
 from recipe.training.tensor_files import write_tensors
 
 
+@dataclass(frozen=True)
 class TwoStages:
     """Trains the blocks of a plan; what is finished already is left as it is."""
 
-    def __init__(
-        self,
-        pretrained: Backbone,
-        features: Mapping[str, Tensor],
-        classes: Sequence[str],
-        settings: Settings,
-        accelerator: Accelerator,
-        progress: Progress,
-        save_models: bool,
-    ) -> None:
-        self.pretrained, self.features, self.classes, self.settings = pretrained, features, classes, settings
-        self.accelerator, self.progress, self.save_models = accelerator, progress, save_models
+    pretrained: Backbone
+    features: Mapping[str, Tensor]
+    classes: Sequence[str]
+    settings: Settings
+    accelerator: Accelerator
+    progress: Progress
+    save_models: bool
 
     def train(self, block: Block, finished: set[Training]) -> Iterator[Training]:
         """The trainings of `block` that are not in `finished`, each yielded when its files are there."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recipe.data.corpus import Corpus, CorpusKind, Skipped, Utterance
-from recipe.data.counts import count_notes
 from recipe.data.folds import session_folds
 from recipe.data.tree import check_root
 from recipe.errors import RecipeError
@@ -70,7 +69,7 @@ def read_iemocap(root: Path, classes: Sequence[str] = tuple(COUNTS)) -> Corpus:
         )
     corpus.skipped += [Skipped(path, "labelled, but the file is missing") for path in without_audio]
     corpus.utterances.sort(key=lambda utterance: utterance.id)
-    corpus.notes += count_notes(corpus, COUNTS)
+    corpus.notes += corpus.count_notes(COUNTS)
     return corpus
 
 

@@ -2,24 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from recipe.reporting.figures.style import HEADING, LABEL, SMALL, ink, line_height, new_figure, save, wrapped
+from recipe.reporting.figures.style import HEADING, LABEL, SMALL, ink, line_height, new_figure, wrapped
 from recipe.training.scores import Scores
 
 MANY_CLASSES = 6  # from here on a cell holds its per cent alone, and no count
 
 
-def draw_confusion(path: Path, systems: Mapping[str, Scores], classes: Sequence[str], title: str) -> None:
-    """Confusion of each system over all test utterances, in per cent of the true class."""
-    save(confusion_figure(systems, classes, title), path)
-
-
 def confusion_figure(systems: Mapping[str, Scores], classes: Sequence[str], title: str) -> Figure:
+    """Confusion of each system over all test utterances, in per cent of the true class."""
     compact = len(classes) >= MANY_CLASSES
     panel = max(2.1, (0.36 if compact else 0.58) * len(classes))
     most = 3 if compact else 4

@@ -1,7 +1,6 @@
 """How training went, epoch by epoch."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +15,6 @@ from recipe.reporting.figures.style import (
     new_figure,
     open_frame,
     percent_ticks,
-    save,
 )
 
 PANELS = {
@@ -28,17 +26,13 @@ PANELS = {
 Trainings = Sequence[Sequence[Mapping[str, float]]]  # for each training, the record of each of its epochs
 
 
-def draw_curves(path: Path, curves: Mapping[str, Trainings], title: str) -> None:
+def curves_figure(curves: Mapping[str, Trainings], title: str) -> Figure:
     """Mean over a system's trainings, with a band of one standard deviation to either side.
 
     Systems named "stage 1..." have a column of their own. Where trainings differ in length, an epoch's mean is over
     those that reached it. The anchor is the one of `framealign.diagnostics`: the CLS, or the utterance vector of a
     pooling without one.
     """
-    save(curves_figure(curves, title), path)
-
-
-def curves_figure(curves: Mapping[str, Trainings], title: str) -> Figure:
     styles = {system: line_style(index) for index, system in enumerate(curves)}
     stages = {
         "stage 1": [system for system in curves if system.startswith("stage 1")],

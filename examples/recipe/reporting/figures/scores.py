@@ -1,23 +1,18 @@
 """UA of every system, with its interval: what a reader sees first."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from recipe.reporting.figures.style import COLOURS, LABEL, SMALL, new_figure, open_frame, percent_ticks, save, wrapped
+from recipe.reporting.figures.style import COLOURS, LABEL, SMALL, new_figure, open_frame, percent_ticks, wrapped
 
 
-def draw_scores(path: Path, scores: Mapping[str, tuple[float, float, float]], chance: float, title: str) -> None:
+def scores_figure(scores: Mapping[str, tuple[float, float, float]], chance: float, title: str) -> Figure:
     """UA of each system's pooled test utterances, (mean, low, high), with its 95 % interval, beside chance.
 
     Low and high are nan where there is no interval.
     """
-    save(scores_figure(scores, chance, title), path)
-
-
-def scores_figure(scores: Mapping[str, tuple[float, float, float]], chance: float, title: str) -> Figure:
     figure = new_figure(7.5, 0.3 * len(scores) + 0.9, title)
     axis = figure.subplots()
     means, lows, highs = np.array([tuple(score) for score in scores.values()], dtype=float).T

@@ -1,7 +1,6 @@
 """UA against one setting (sweep) or two (heat map)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
@@ -18,28 +17,9 @@ from recipe.reporting.figures.style import (
     number,
     open_frame,
     percent_ticks,
-    save,
 )
 
 Setting = float | str
-
-
-def draw_heat_map(
-    path: Path,
-    rows: Sequence[Setting],
-    columns: Sequence[Setting],
-    values: ArrayLike,
-    deviations: ArrayLike,
-    row_name: str,
-    column_name: str,
-    title: str,
-    framed: tuple[int, int] | None = None,
-) -> None:
-    """UA of each pair of settings, (rows, columns), with its standard deviation; one cell, (row, column), framed.
-
-    A value that is nan was not run, and is grey. A deviation that is nan or None is left out.
-    """
-    save(heat_map_figure(rows, columns, values, deviations, row_name, column_name, title, framed), path)
 
 
 def heat_map_figure(
@@ -52,6 +32,10 @@ def heat_map_figure(
     title: str,
     framed: tuple[int, int] | None = None,
 ) -> Figure:
+    """UA of each pair of settings, (rows, columns), with its standard deviation; one cell, (row, column), framed.
+
+    A value that is nan was not run, and is grey. A deviation that is nan or None is left out.
+    """
     values, deviations = np.array(values, dtype=float), np.array(deviations, dtype=float)
     figure = new_figure(max(4.2, 0.8 * len(columns) + 1.9), 0.6 * len(rows) + 0.9, title)
     axis = figure.subplots()
@@ -80,21 +64,6 @@ def heat_map_figure(
     return figure
 
 
-def draw_sweep(
-    path: Path,
-    weights: Sequence[float],
-    means: Sequence[float],
-    deviations: Sequence[float | None],
-    weight_name: str,
-    title: str,
-) -> None:
-    """UA against one loss weight, with its standard deviation; a dashed line carries on the UA without the loss.
-
-    The weights are spaced evenly, whatever their values. A mean that is nan was not run.
-    """
-    save(sweep_figure(weights, means, deviations, weight_name, title), path)
-
-
 def sweep_figure(
     weights: Sequence[float],
     means: Sequence[float],
@@ -102,6 +71,10 @@ def sweep_figure(
     weight_name: str,
     title: str,
 ) -> Figure:
+    """UA against one loss weight, with its standard deviation; a dashed line carries on the UA without the loss.
+
+    The weights are spaced evenly, whatever their values. A mean that is nan was not run.
+    """
     order = np.argsort(weights)
     weights, means, deviations = (np.array(of, dtype=float)[order] for of in (weights, means, deviations))
     places = np.arange(len(weights))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +16,6 @@ from recipe.reporting.figures.style import (
     legend_below,
     new_figure,
     open_frame,
-    save,
 )
 
 
@@ -29,19 +27,13 @@ class FrameOutputs:
     probabilities: np.ndarray  # (frames, classes)
 
 
-def draw_timeline(
-    path: Path, waveform: np.ndarray, timelines: Mapping[str, FrameOutputs], classes: Sequence[str], title: str
-) -> None:
+def timeline_figure(
+    waveform: np.ndarray, timelines: Mapping[str, FrameOutputs], classes: Sequence[str], title: str
+) -> Figure:
     """Waveform, then for each system its attention over time and the class probabilities of every frame.
 
     The attention of all systems has one scale.
     """
-    save(timeline_figure(waveform, timelines, classes, title), path)
-
-
-def timeline_figure(
-    waveform: np.ndarray, timelines: Mapping[str, FrameOutputs], classes: Sequence[str], title: str
-) -> Figure:
     seconds = len(waveform) / SAMPLE_RATE
     figure = new_figure(7.5, 1.5 + 2.5 * len(timelines), title)
     wave, *axes = figure.subplots(

@@ -1,7 +1,6 @@
 """Utterance vectors in two dimensions."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,26 +15,19 @@ from recipe.reporting.figures.style import (
     class_colour,
     legend_below,
     new_figure,
-    save,
     wrapped,
 )
 
 PANEL = 3.6  # inches
 
 
-def draw_tsne(
-    path: Path, systems: Mapping[str, np.ndarray], labels: Sequence[int], classes: Sequence[str], title: str
-) -> None:
+def tsne_figure(systems: Mapping[str, np.ndarray], labels: Sequence[int], classes: Sequence[str], title: str) -> Figure:
     """Utterance vectors of the same utterances in two dimensions, one panel for each system.
 
     Every panel is an embedding of its own: positions and distances of one panel say nothing about another's. The
     silhouette below it is of the vectors themselves, by cosine, and can be compared: near 1 where the classes are
     far apart, near 0 where they overlap. A class mean is the mean of its points in the picture.
     """
-    save(tsne_figure(systems, labels, classes, title), path)
-
-
-def tsne_figure(systems: Mapping[str, np.ndarray], labels: Sequence[int], classes: Sequence[str], title: str) -> Figure:
     figure = new_figure((PANEL + 0.15) * len(systems) + 0.1, PANEL + 0.55, title)
     axes = figure.subplots(1, len(systems), squeeze=False)[0]
     truth = np.array(labels)
