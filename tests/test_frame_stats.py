@@ -159,33 +159,6 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
     library.opcheck(_operator, (*arguments, *switches))
 
 
-@each_option
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_vmap_of_the_operator(options: dict[str, object], layout: str) -> None:
-    mask = MASKS["an empty utterance"]
-    switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
-    batches = [make(mask, options, seed) for seed in range(3)]
-    if layout == "packed":
-        for batch in batches:
-            for name in batch.keys() & {"frames", "logits"}:
-                batch[name] = batch[name][mask]
-    cu_seqlens = pack(torch.zeros(*mask.shape, 1), mask)[1] if layout == "packed" else None
-    where = None if layout == "packed" else mask
-    stacked = [
-        torch.stack([batch[name] for batch in batches]) if name in batches[0] else None
-        for name in ("frames", "columns", "logits")
-    ]
-
-    def one(frames: Tensor, columns: Tensor, logits: Tensor | None) -> tuple[Tensor, ...]:
-        return torch.ops.framealign.frame_stats(frames, columns, logits, where, cu_seqlens, *switches)
-
-    dims = (0, 0, None if stacked[2] is None else 0)
-    together = torch.func.vmap(one, in_dims=dims)(*stacked)
-    for i, batch in enumerate(batches):
-        for ours, alone in zip(together, one(batch["frames"], batch["columns"], batch.get("logits")), strict=True):
-            assert_close(ours[i], alone)
-
-
 def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
     mask = MASKS["holes"]
     inputs = make(mask, OPTIONS["all"])

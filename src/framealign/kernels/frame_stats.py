@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, library
 
 from framealign._checks import check_choice
-from framealign._state import differentiate, is_exporting, needs_every_derivative
+from framealign._state import differentiate, is_exporting, is_transforming, needs_every_derivative
 from framealign.kernels import eager, packed, plain
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
@@ -83,7 +83,8 @@ def _needs_plain_path(frames: Tensor, backend: Backend) -> bool:
     if frames.device.type == "meta":
         return True
     if torch.compiler.is_compiling():
-        return is_exporting()  # an exported program should run where this library is not
+        # An exported program should run where this library is not, and PyTorch transforms no operator with a gradient
+        return is_exporting() or is_transforming()
     return needs_every_derivative()
 
 
@@ -221,36 +222,3 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _operator.register_autograd(_differentiate, setup_context=_save)
-
-
-# Under `vmap` more batches are one larger batch: every utterance has columns of its own ----------------------------
-
-
-@_operator.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    return _as_one_batch(_operator, info.batch_size, in_dims, arguments, cu_seqlens_at=4)
-
-
-@_backward_operator.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    return _as_one_batch(_backward_operator, info.batch_size, in_dims, arguments, cu_seqlens_at=10)
-
-
-def _as_one_batch(
-    operator: Any, size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...], cu_seqlens_at: int
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """All tensors have utterances, or packed frames, as their first axis; an empty one stands for no tensor."""
-    stacked = [
-        value if not isinstance(value, Tensor)
-        else value.expand(size, *value.shape) if axis is None else value.movedim(axis, 0)
-        for value, axis in zip(arguments, in_dims, strict=True)
-    ]  # fmt: skip
-    flat = [value.flatten(0, 1) if isinstance(value, Tensor) else value for value in stacked]
-    cu_seqlens = stacked[cu_seqlens_at]
-    if cu_seqlens is not None:
-        offsets = cu_seqlens[:, -1].cumsum(0) - cu_seqlens[:, -1]
-        flat[cu_seqlens_at] = torch.cat(
-            [(cu_seqlens[:, :-1] + offsets[:, None]).flatten(), cu_seqlens[:, -1].sum()[None]]
-        )
-    outputs = operator(*flat)
-    return tuple(output.unflatten(0, (size, output.shape[0] // size)) for output in outputs), (0,) * len(outputs)
