@@ -30,6 +30,7 @@ from cases import (
 from framealign.diagnostics import diagnose
 from framealign.functional import emotional_attention_loss, lengths_to_mask, unpack
 from framealign.kernels import eager
+from framealign.kernels.interface import Gradients, Needs, Request, Saved
 
 each_case = pytest.mark.parametrize("case", EVERYTHING, ids=str)
 # Tracing takes a second or two: every module, with its defaults and with the options that change most of its graph
@@ -130,10 +131,11 @@ def test_the_eager_path_on_cuda_reads_no_value(options: tuple[bool, bool]) -> No
     attend, norms = options
     with FakeTensorMode(), torch.device("cuda"):
         frames, columns, mask = torch.randn(4, 5, DIM), torch.randn(4, 2, DIM), torch.ones(4, 5, dtype=torch.bool)
-        outputs = eager.forward(frames, columns, None, mask, None, attend, norms)
+        outputs = eager.forward(Request(frames, columns, None, mask, None, attend, norms))
         asked_for = (True, norms, attend, attend)
         gradients = (torch.ones_like(value) if there else None for value, there in zip(outputs, asked_for, strict=True))
-        found = eager.backward(*gradients, frames, columns, *outputs[1:], mask, None, attend, False, True, True, False)
+        saved = Saved(frames, columns, *outputs[1:], mask, None, attend, has_logits=False)
+        found = eager.backward(saved, Gradients(*gradients), Needs(logits=False))
         assert [tuple(value.shape) for value in found[:2]] == [(4, 5, DIM), (4, 2, DIM)]
 
 

@@ -9,8 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
-from framealign.kernels import plain
-from framealign.kernels.frame_stats import FrameStats, _operator, why_not_triton
+from framealign.kernels.definition import definition
+from framealign.kernels.interface import FrameStats, Request
+from framealign.kernels.operator import operator, why_not_triton
 from framealign.layout import Padded
 from strategies import masks, seeds
 
@@ -140,7 +141,7 @@ def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
 def test_logits_that_nobody_asked_for_leave_no_weights() -> None:
     """The operator's outputs have the shapes that tracing was promised."""
     frames, columns, logits = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.randn(2, 3)
-    library.opcheck(_operator, (frames, columns, logits, None, None, False, True, "auto"))
+    library.opcheck(operator, (frames, columns, logits, None, None, False, True, "auto"))
 
 
 @each_option
@@ -156,7 +157,7 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
         frames, mask = frames.requires_grad_(), None
     arguments = (frames, inputs["columns"], logits, mask, cu_seqlens)
     switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
-    library.opcheck(_operator, (*arguments, *switches))
+    library.opcheck(operator, (*arguments, *switches))
 
 
 def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
@@ -199,7 +200,8 @@ def test_half_precision_errs_by_the_rounding_of_its_inputs_alone(
 def test_the_definition_is_that_of_the_oracle() -> None:
     mask = MASKS["an empty utterance"]
     inputs = make(mask, OPTIONS["all"])
-    outputs = plain.frame_stats(inputs["frames"], inputs["columns"], None, Padded(inputs["frames"], mask), True, True)
+    request = Request(inputs["frames"], inputs["columns"], mask=mask, attend=True, norms=True)
+    outputs = definition(request, Padded(inputs["frames"], mask))
     for ours, theirs in zip(outputs, by_hand(inputs, OPTIONS["all"], mask), strict=True):
         assert_close(ours, theirs)
 

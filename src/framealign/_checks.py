@@ -6,11 +6,13 @@ make the host wait for the device, and would break `torch.compile(fullgraph=True
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+Backend = Literal["auto", "eager", "triton"]
 
 
 def check_floating(name: str, tensor: Tensor, dims: str) -> None:
@@ -122,3 +124,10 @@ def check_integer(name: str, value: int, low: int) -> None:
 def check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_backend(backend: str, without_kernel: str | None = None) -> None:
+    """`without_kernel` says why there is nothing that Triton could run."""
+    check_choice("backend", backend, ("auto", "eager", "triton"))
+    if backend == "triton" and without_kernel is not None:
+        raise RuntimeError(f'`backend="triton"` cannot run: {without_kernel}; use "auto" or "eager".')

@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from framealign._checks import check_floating, check_frames, check_labels, check_like, check_number
+from framealign._checks import (
+    Backend,
+    check_backend,
+    check_floating,
+    check_frames,
+    check_labels,
+    check_like,
+    check_number,
+)
 from framealign.functional._cosine import cosine_to_anchor
 from framealign.functional._reduction import UNLABELLED
 from framealign.functional.cls_self_attention import check_similarity
@@ -17,7 +25,7 @@ from framealign.functional.emotional_attention import (
     safe_anchor,
 )
 from framealign.functional.frame_utterance_alignment import check_fual_options, divergence
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
 
@@ -125,7 +133,7 @@ def alignment_objective(
 
     with without_autocast(frames):
         anchor = safe_anchor(cls, layout)
-        stats = frame_stats(
+        stats = frame_stats_core(
             frames,
             with_classifier(anchor_columns(anchor, negative_margin), weight),
             layout,

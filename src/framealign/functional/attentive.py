@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from framealign._checks import check_floating, check_frames, check_like
+from framealign._checks import Backend, check_backend, check_floating, check_frames, check_like
 from framealign.kernels import attentive as kernel
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Padded, layout_of
 from framealign.masking import compute_dtype
 
@@ -74,7 +74,7 @@ def pool(
         return kernel.weighted_sum(frames, weights, layout), weights
     if logits is None and query is None:
         logits = frames.new_zeros(layout.frame_shape, dtype=compute_dtype(frames))
-    stats = frame_stats(frames, query, layout, logits=logits, attend=True, backend=backend)
+    stats = frame_stats_core(frames, query, layout, logits=logits, attend=True, backend=backend)
     assert stats.pooled is not None
     assert stats.weights is not None
     return stats.pooled.to(frames.dtype), stats.weights

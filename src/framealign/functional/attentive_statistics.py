@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from framealign._checks import check_floating, check_like, check_per_frame
-from framealign.kernels.frame_stats import frame_stats
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.kernels.moments import plain, weighted_moments
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
@@ -53,7 +53,7 @@ def pool_statistics(
 ) -> tuple[Tensor, Tensor]:
     """The statistics in the frames' dtype, and the weights: by logits, by products with a query, or equal ones."""
     if query is not None:
-        logits = frame_stats(frames, query, layout, backend="eager").dots[..., 0]
+        logits = frame_stats_core(frames, query, layout, backend="eager").dots[..., 0]
     weights = layout.equal_weights(compute_dtype(frames)) if logits is None else layout.softmax(logits)
     return mean_and_deviation(*weighted_moments(frames, weights, layout)).to(frames.dtype), weights
 

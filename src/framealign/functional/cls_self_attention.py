@@ -2,9 +2,17 @@
 
 from torch import Tensor
 
-from framealign._checks import check_choice, check_floating, check_frames, check_like, check_number
+from framealign._checks import (
+    Backend,
+    check_backend,
+    check_choice,
+    check_floating,
+    check_frames,
+    check_like,
+    check_number,
+)
 from framealign.functional._cosine import cosine_to_anchor
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype
 
@@ -64,9 +72,9 @@ def cls_attention(
     check_like("cls", cls, "batch, dim", (layout.batch, frames.shape[-1]), frames, "frames")
     columns = cls[:, None]
     if similarity == "cosine":
-        stats = frame_stats(frames, columns, layout, norms=True, backend=backend)
+        stats = frame_stats_core(frames, columns, layout, norms=True, backend=backend)
         return layout.softmax(cosine_to_anchor(stats, cls, layout) / temperature)
-    return layout.softmax(frame_stats(frames, columns, layout, backend=backend).dots[..., 0] / cls.shape[1] ** 0.5)
+    return layout.softmax(frame_stats_core(frames, columns, layout, backend=backend).dots[..., 0] / cls.shape[1] ** 0.5)
 
 
 def attend_to_cls(
@@ -74,11 +82,13 @@ def attend_to_cls(
 ) -> tuple[Tensor, Tensor]:
     """The weights of `cls_attention`, and the frames so weighted, in the dtype of the weights."""
     if similarity == "cosine":
-        cosines = cosine_to_anchor(frame_stats(frames, cls[:, None], layout, norms=True, backend=backend), cls, layout)
-        stats = frame_stats(frames, None, layout, logits=cosines / temperature, attend=True, backend=backend)
+        cosines = cosine_to_anchor(
+            frame_stats_core(frames, cls[:, None], layout, norms=True, backend=backend), cls, layout
+        )
+        stats = frame_stats_core(frames, None, layout, logits=cosines / temperature, attend=True, backend=backend)
     else:
         query = cls.to(compute_dtype(cls))[:, None] / cls.shape[1] ** 0.5
-        stats = frame_stats(frames, query, layout, attend=True, backend=backend)
+        stats = frame_stats_core(frames, query, layout, attend=True, backend=backend)
     assert stats.weights is not None
     assert stats.pooled is not None
     return stats.weights, stats.pooled

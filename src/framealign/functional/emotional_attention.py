@@ -4,11 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from framealign._checks import check_choice, check_floating, check_frames, check_labels, check_like, check_number
+from framealign._checks import (
+    Backend,
+    check_backend,
+    check_choice,
+    check_floating,
+    check_frames,
+    check_labels,
+    check_like,
+    check_number,
+)
 from framealign.functional._cosine import cosine, cosine_to_anchor
 from framealign.functional._reduction import UNLABELLED, reduce_utterances
-from framealign.kernels.frame_stats import Backend, FrameStats, check_backend, frame_stats
-from framealign.kernels.plain import norm
+from framealign.kernels.definition import norm
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.kernels.interface import FrameStats
 from framealign.layout import Layout, layout_of, mean
 
 
@@ -52,7 +62,7 @@ def emotional_attention_loss(
         raise ValueError("`labels` are required with `negative_margin`, got None.")
 
     anchor = safe_anchor(anchor, layout)
-    stats = frame_stats(frames, anchor_columns(anchor, negative_margin), layout, norms=True, backend=backend)
+    stats = frame_stats_core(frames, anchor_columns(anchor, negative_margin), layout, norms=True, backend=backend)
     return loss_from_stats(stats, anchor, layout, labels, margin, beta, negative_margin, reduction)
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from framealign._checks import check_floating, check_frames, check_like
-from framealign.kernels.frame_stats import Backend, FrameStats, check_backend
-from framealign.kernels.frame_stats import frame_stats as compute
+from framealign._checks import Backend, check_backend, check_floating, check_frames, check_like
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.kernels.interface import FrameStats
 from framealign.layout import layout_of
 
 
@@ -74,4 +74,4 @@ def frame_stats(
         check_like("logits", logits, dims, frames.shape[:-1], frames, "frames")
     elif attend and (columns is None or columns.shape[1] == 0):
         raise ValueError("`attend` needs `logits`, or `columns` whose last one is the query, got neither.")
-    return compute(frames, columns, layout, logits=logits, attend=attend, norms=norms, backend=backend)
+    return frame_stats_core(frames, columns, layout, logits=logits, attend=attend, norms=norms, backend=backend)

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from framealign._checks import check_choice, check_floating, check_like, check_per_frame
+from framealign._checks import Backend, check_backend, check_choice, check_floating, check_like, check_per_frame
 from framealign.functional._log_average import log_average
 from framealign.functional._reduction import reduce_utterances
-from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype, without_autocast
 

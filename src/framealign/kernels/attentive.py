@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from framealign._state import can_be_read, differentiate
-from framealign.kernels import plain
+from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
+from framealign.kernels.interface import Request
 from framealign.layout import Padded
 from framealign.masking import fill_padding, masked_softmax, without_autocast
 
@@ -90,7 +91,7 @@ class _Attention(torch.autograd.Function):
             g_utterance = frames.new_zeros(frames.shape[0], frames.shape[2])
         with without_autocast(frames):
             if torch.is_grad_enabled():  # someone wants second derivatives
-                outputs = plain.frame_stats(frames, query, None, Padded(frames, mask), attend=True, norms=False)
+                outputs = definition(Request(frames, query, attend=True), Padded(frames, mask))
                 gradients = [g_utterance, torch.zeros_like(weights) if g_weights is None else g_weights]
                 return *differentiate(ctx, [outputs[3], outputs[2]], (frames, query), gradients), None
             gain = _products(g_utterance[:, None], frames, mask)

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from framealign._checks import Backend, check_backend
 from framealign.functional.emotional_attention import check_eal_options, emotional_attention_loss
-from framealign.kernels.frame_stats import Backend, check_backend
 
 
 class EmotionalAttentionLoss(nn.Module):

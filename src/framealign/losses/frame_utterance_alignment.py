@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from framealign._checks import Backend
 from framealign.functional.frame_utterance_alignment import check_fual_options, frame_utterance_alignment_loss
-from framealign.kernels.frame_stats import Backend
 
 
 class FrameUtteranceAlignmentLoss(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from framealign._checks import check_floating, check_labels, check_like, check_per_frame
+from framealign._checks import Backend, check_backend, check_floating, check_labels, check_like, check_per_frame
 from framealign.functional.alignment_objective import (
     Objective,
     check_objective_options,
@@ -15,7 +15,7 @@ from framealign.functional.alignment_objective import (
 )
 from framealign.functional.emotional_attention import anchor_columns, loss_from_stats, safe_anchor
 from framealign.functional.frame_utterance_alignment import divergence, normalized
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import layout_of
 from framealign.masking import without_autocast
 from framealign.pooling.pooled import Pooled, check_pooled
@@ -138,7 +138,7 @@ class AlignmentObjective(nn.Module):
             if linear is not None:
                 columns = with_classifier(columns, linear.weight)
             with without_autocast(pooled.frames):
-                stats = frame_stats(pooled.frames, columns, layout, norms=True, backend=self.backend)
+                stats = frame_stats_core(pooled.frames, columns, layout, norms=True, backend=self.backend)
                 eal = loss_from_stats(
                     stats, anchor, layout, labels, self.margin, self.beta, self.negative_margin, "mean"
                 )

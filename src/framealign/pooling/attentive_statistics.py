@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames
-from framealign.kernels.frame_stats import Backend, check_backend
+from framealign._checks import Backend, check_backend, check_frames
 from framealign.layout import layout_of
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.pooled import Pooled

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import check_choice, check_frames
+from framealign._checks import Backend, check_backend, check_choice, check_frames
 from framealign.functional.cls_self_attention import attend_to_cls, check_similarity
-from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import layout_of
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from framealign._checks import check_integer, check_number
-from framealign.kernels.frame_stats import Backend, frame_stats
+from framealign._checks import Backend, check_integer, check_number
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Packed, Padded, log_sum_exp
 from framealign.pooling.tokens import Tokens, tokens_of
 
@@ -137,7 +137,7 @@ class SelfAttention(nn.Module):
         columns = torch.einsum("hd,hdk->hk", query, keys) / query.shape[1] ** 0.5
         heads = []
         for column, value in zip(columns, values, strict=True):
-            stats = frame_stats(frames, column.expand(layout.batch, 1, -1), layout, attend=True, backend=backend)
+            stats = frame_stats_core(frames, column.expand(layout.batch, 1, -1), layout, attend=True, backend=backend)
             assert stats.pooled is not None
             score = (column * token).sum().to(stats.dots.dtype)
             share = (log_sum_exp(stats.dots[..., 0], layout) - score).sigmoid()[:, None]  # of all frames together

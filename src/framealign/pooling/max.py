@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import check_frames, check_integer
-from framealign.kernels.frame_stats import Backend, check_backend
+from framealign._checks import Backend, check_backend, check_frames, check_integer
 from framealign.layout import Layout, layout_of
 from framealign.masking import compute_dtype
 from framealign.pooling.pooled import Pooled, known_width

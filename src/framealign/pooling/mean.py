@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames, check_integer
+from framealign._checks import Backend, check_backend, check_frames, check_integer
 from framealign.functional.attentive import pool
-from framealign.kernels.frame_stats import Backend, check_backend
 from framealign.layout import layout_of
 from framealign.pooling.pooled import Pooled, known_width
 
