@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from framealign._checks import check_floating, check_frames, check_like, check_mask
+from framealign._precision import compute_dtype
 from framealign.functional._cosine import cosine_to_anchor
 from framealign.kernels.frame_stats import frame_stats_core
-from framealign.layout import layout_of, mean
-from framealign.masking import compute_dtype, frame_counts, masked_mean, zero_padding
+from framealign.layout import layout_of, masked_mean, mean
+from framealign.masking import frame_counts, zero_padding
 from framealign.pooling.pooled import Pooled, check_pooled
 
 

@@ -15,6 +15,7 @@ from framealign._checks import (
     check_like,
     check_number,
 )
+from framealign._precision import compute_dtype, without_autocast
 from framealign.functional._cosine import cosine_to_anchor
 from framealign.functional._reduction import UNLABELLED
 from framealign.functional.cls_self_attention import check_similarity
@@ -28,7 +29,6 @@ from framealign.functional.frame_utterance_alignment import FUALOptions, frame_u
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.kernels.interface import FrameStats
 from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype, without_autocast
 
 
 class Objective(NamedTuple):

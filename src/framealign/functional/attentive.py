@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from framealign._checks import Backend, check_backend, check_floating, check_frames, check_like
+from framealign._precision import compute_dtype
 from framealign.kernels import attentive as kernel
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Padded, layout_of
-from framealign.masking import compute_dtype
 
 
 def attentive_pooling(

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from framealign._checks import check_floating, check_like, check_per_frame
+from framealign._precision import compute_dtype, without_autocast
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.kernels.moments import plain, weighted_moments
 from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype, without_autocast
 
 
 def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -11,10 +11,10 @@ from framealign._checks import (
     check_like,
     check_number,
 )
+from framealign._precision import compute_dtype
 from framealign.functional._cosine import cosine_to_anchor
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype
 
 
 def cls_attention(

@@ -22,6 +22,7 @@ from framealign.kernels.definition import norm
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.kernels.interface import FrameStats
 from framealign.layout import Layout, layout_of, mean
+from framealign.masking import zero_padding
 
 
 class EALOptions(NamedTuple):
@@ -111,7 +112,7 @@ def emotional_attention_loss_core(
     """The loss; the first columns of `stats` are those of `anchor_columns`."""
     losses = F.softplus(options.margin - cosine_to_anchor(stats, anchor, layout), beta=options.beta)
     if options.reduction == "frames":
-        return layout.zero_padding(losses).sum() / layout.counts.sum().clamp_min(1)
+        return zero_padding(losses, layout.mask).sum() / layout.counts.sum().clamp_min(1)
     per_utterance = mean(losses, layout)
     if options.negative_margin is not None and labels is not None:
         per_utterance = per_utterance + _other_classes(stats, anchor, layout, labels, options)

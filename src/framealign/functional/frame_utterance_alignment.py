@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from framealign._checks import Backend, check_backend, check_choice, check_floating, check_like, check_per_frame
+from framealign._precision import compute_dtype, without_autocast
 from framealign.functional._log_average import log_average
 from framealign.functional._reduction import reduce_utterances
 from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype, without_autocast
+from framealign.masking import zero_padding
 
 NO_KERNEL = "this loss reads no frames, only their logits, and has no kernel"
 
@@ -66,7 +67,7 @@ def frame_utterance_alignment_loss(
         dims = "batch, time" if cu_seqlens is None else "frames"
         check_floating("weights", weights, dims)
         check_like("weights", weights, dims, frame_logits.shape[:-1], frame_logits, "frame_logits")
-    frame_logits = layout.zero_padding(frame_logits)
+    frame_logits = zero_padding(frame_logits, layout.mask)
     weights = normalized(frame_logits, weights, layout)
     return frame_utterance_alignment_loss_core(frame_logits, utterance_logits, weights, layout, options)
 
@@ -75,7 +76,7 @@ def normalized(frame_logits: Tensor, weights: Tensor | None, layout: Layout) -> 
     """Weights of sum 1 over each utterance's real frames, 0 on padding, float32 at least; None is uniform."""
     if weights is None:
         weights = torch.ones_like(frame_logits[..., 0])
-    weights = layout.zero_padding(weights.to(compute_dtype(weights, frame_logits)))
+    weights = zero_padding(weights.to(compute_dtype(weights, frame_logits)), layout.mask)
     total = layout.sum(weights).masked_fill(layout.counts == 0, 1.0)
     return weights / layout.spread(total)
 

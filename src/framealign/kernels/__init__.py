@@ -7,5 +7,5 @@
 - `triton_frame_stats`: the operator in Triton; the path of CUDA. Imported when first needed. Its kernels are in
   `triton_kernels`; `launches` says how they are launched, and `measured_launches` what a card found.
 - `packed`: packed frames on a device where Triton cannot run.
-- `attentive`, `moments`, `zero_padding`: what else is worth doing group by group on the CPU.
+- `attentive`, `moments`: what else is worth doing group by group on the CPU; `sums`: theirs and those of `eager`.
 """

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from framealign.kernels.interface import Outputs, Request
 from framealign.layout import Layout, Packed
+from framealign.masking import zero_padding
 
 
 def definition(request: Request, layout: Layout) -> Outputs:
     """`layout` is that of the request's frames."""
     frames, columns, logits, _, _, attend, norms, _ = request
     nothing = frames.new_empty(0)
-    frames = layout.zero_padding(frames.to(columns.dtype))
+    frames = zero_padding(frames.to(columns.dtype), layout.mask)
     dots = _dots(frames, columns, layout)
     lengths = norm(frames) if norms else nothing
     if not attend:

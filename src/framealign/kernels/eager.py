@@ -4,7 +4,7 @@ import torch
 
 from framealign.kernels.groups import Batch
 from framealign.kernels.interface import Found, Gradients, Needs, Outputs, Request, Saved
-from framealign.masking import masked_softmax
+from framealign.masking import fill_padding, masked_softmax
 
 
 def forward(request: Request) -> Outputs:
@@ -34,7 +34,12 @@ def forward(request: Request) -> Outputs:
                 batch.put(weights, group, shares)
             pooled[group.utterances] = batch.sum(shares[:, None], group).squeeze(1)
     # What was computed of padding is written over
-    return batch.fill_padding(dots), batch.fill_padding(lengths), weights, pooled
+    return (
+        fill_padding(dots, mask, 0.0),
+        fill_padding(lengths, mask, 0.0) if norms else lengths,
+        weights,
+        pooled,
+    )
 
 
 def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
@@ -44,7 +49,7 @@ def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
     assert g_dots is not None
     batch = Batch(frames, mask, cu_seqlens, columns.dtype)
     same_dtype = frames.dtype == columns.dtype
-    g_dots = batch.fill_padding(g_dots)
+    g_dots = fill_padding(g_dots, mask, 0.0)
     if g_norms is not None:
         scale = (g_norms / norms).masked_fill(norms == 0, 0.0)[..., None]
     no_weight_learns = g_pooled is None or (has_logits and not needs.logits)
@@ -84,7 +89,7 @@ def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
             if not in_place:
                 batch.put_frames(g_frames, group, target)
     if g_frames is not None and batch.trims:
-        batch.zero_padding(g_frames)
+        batch.clear_padding(g_frames)
     elif g_frames is not None:
         batch.written(g_frames, columns if g_pooled is None else torch.cat([columns, g_pooled[:, None]], dim=1))
     return g_frames, g_columns, g_logits

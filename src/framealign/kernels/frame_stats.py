@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from framealign._checks import Backend
+from framealign._precision import compute_dtype, without_autocast
 from framealign._state import is_exporting, is_transforming, needs_every_derivative
 from framealign.kernels.definition import definition
 from framealign.kernels.interface import FrameStats, Request
 from framealign.kernels.operator import operator
 from framealign.layout import Layout
-from framealign.masking import compute_dtype, without_autocast
 
 
 def frame_stats_core(

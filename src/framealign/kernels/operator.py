@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from framealign._precision import without_autocast
 from framealign._state import differentiate
 from framealign.kernels import eager, packed
 from framealign.kernels.definition import definition
 from framealign.kernels.interface import Gradients, Needs, Outputs, Request, Saved
 from framealign.layout import layout_of
-from framealign.masking import without_autocast
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None  # looked up once, not at each call; imports nothing
 

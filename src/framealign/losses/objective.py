@@ -17,6 +17,7 @@ from framealign.functional.emotional_attention import EALOptions, anchor_columns
 from framealign.functional.frame_utterance_alignment import FUALOptions, normalized
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import layout_of
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled, check_pooled
 
 
@@ -150,7 +151,8 @@ class AlignmentObjective(nn.Module):
                     frame_logits = frame_logits + linear.bias
         if options.fual_weight:
             if frame_logits is None:
-                frame_logits = classifier(layout.zero_padding(pooled.frames))  # nan there would reach its parameters
+                # nan on padding would reach its parameters
+                frame_logits = classifier(zero_padding(pooled.frames, layout.mask))
             weights = normalized(frame_logits, pooled.weights, layout)
         return alignment_objective_core(stats, anchor, frame_logits, logits, weights, labels, layout, options)
 

@@ -6,6 +6,7 @@ from framealign._checks import Backend, check_backend, check_frames, check_integ
 from framealign.functional.attentive import pool
 from framealign.functional.attentive_statistics import pool_statistics
 from framealign.layout import Layout, layout_of
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled
 from framealign.pooling.unpadded import unpad
 
@@ -30,7 +31,7 @@ class FrameScorer(nn.Module):
         unpadded = unpad(frames, layout)
         if unpadded is not None:
             return unpadded.pad(self.forward(unpadded.frames))
-        return self.forward(layout.zero_padding(frames))  # or nan there would reach the gradient of every parameter
+        return self.forward(zero_padding(frames, layout.mask))  # nan there would reach every parameter's gradient
 
     def pool(self, frames: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
         """The utterance in the frames' dtype, and the weights; a learned vector alone scores in the same read."""
@@ -92,7 +93,7 @@ class AttentivePooling(nn.Module):
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
         utterance, weights = self.scorer.pool(frames, layout, self.backend)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without a clean copy of the frames.

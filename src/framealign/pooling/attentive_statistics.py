@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from framealign._checks import Backend, check_backend, check_frames
 from framealign.layout import layout_of
+from framealign.masking import zero_padding
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.pooled import Pooled
 
@@ -51,7 +52,7 @@ class AttentiveStatisticsPooling(nn.Module):
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
         utterance, weights = self.scorer.pool_statistics(frames, layout)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, 2 * dim): `forward(...).utterance`, without a clean copy of the frames.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from framealign._checks import Backend, check_integer, check_number
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Packed, Padded, log_sum_exp
+from framealign.masking import zero_padding
 from framealign.pooling.tokens import Tokens, tokens_of
 
 
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
         """Only the second result of `with_cls`, of a single layer without dropout: one query in place of all."""
         layer = cast(EncoderLayer, self.layers[0])
         if layer.norm_first:
-            frames, token = layer.attention_norm(layout.zero_padding(frames)), layer.attention_norm(cls)
+            frames, token = layer.attention_norm(zero_padding(frames, layout.mask)), layer.attention_norm(cls)
         else:
             token = cls
         attended = layer.attention.answer(token, frames, layout, backend)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from framealign._checks import Backend, check_backend, check_frames, check_integer
 from framealign.functional.attentive_statistics import pool_statistics
 from framealign.layout import layout_of
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -55,7 +56,7 @@ class StatisticsPooling(nn.Module):
         check_frames(frames, mask, cu_seqlens, dim=self.dim)
         layout = layout_of(frames, mask, cu_seqlens)
         utterance, weights = pool_statistics(frames, layout)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, 2 * dim): `forward(...).utterance`, without a clean copy of the frames.
