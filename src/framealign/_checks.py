@@ -82,6 +82,13 @@ def check_like(name: str, tensor: Tensor, dims: str, expected: Sequence[int], li
         )
 
 
+def check_scalars(name: str, values: Tensor, like: Tensor, like_name: str, cu_seqlens: Tensor | None) -> None:
+    """`values` are one floating point number for each frame of `like`, which passed `check_per_frame`."""
+    dims = "batch, time" if cu_seqlens is None else "frames"
+    check_floating(name, values, dims)
+    check_like(name, values, dims, like.shape[:-1], like, like_name)
+
+
 def check_labels(labels: Tensor, batch: int, like: Tensor, like_name: str) -> None:
     check_tensor("labels", labels, "batch")
     if labels.dtype not in INTEGERS:

@@ -7,7 +7,7 @@ lengths. What a loss or a pooling does to frames, it writes once, in terms of th
 import torch
 from torch import Tensor
 
-from framealign._checks import check_floating, check_mask
+from framealign._checks import check_floating, check_frames, check_mask
 from framealign._precision import compute_dtype
 from framealign._state import can_be_read
 from framealign.masking import fill_padding, frame_counts, masked_softmax, zero_padding
@@ -116,6 +116,12 @@ Layout = Padded | Packed
 def layout_of(like: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> Layout:
     """The layout of a per-frame tensor."""
     return Padded(like, mask) if cu_seqlens is None else Packed(like, cu_seqlens)
+
+
+def checked_layout(frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, *, dim: int | None = None) -> Layout:
+    """The layout of frames, once they have passed `check_frames`."""
+    check_frames(frames, mask, cu_seqlens, dim=dim)
+    return layout_of(frames, mask, cu_seqlens)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:

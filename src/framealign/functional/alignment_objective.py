@@ -6,19 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from framealign._checks import (
-    Backend,
-    check_backend,
-    check_floating,
-    check_frames,
-    check_labels,
-    check_like,
-    check_number,
-)
+from framealign._checks import Backend, check_backend, check_floating, check_labels, check_like, check_number
 from framealign._precision import compute_dtype, without_autocast
-from framealign.functional._cosine import cosine_to_anchor
 from framealign.functional._reduction import UNLABELLED
-from framealign.functional.cls_self_attention import check_similarity
+from framealign.functional.cls_self_attention import check_similarity, cls_scores
 from framealign.functional.emotional_attention import (
     EALOptions,
     anchor_columns,
@@ -28,7 +19,7 @@ from framealign.functional.emotional_attention import (
 from framealign.functional.frame_utterance_alignment import FUALOptions, frame_utterance_alignment_loss_core
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.kernels.interface import FrameStats
-from framealign.layout import Layout, layout_of
+from framealign.layout import Layout, checked_layout
 
 
 class Objective(NamedTuple):
@@ -139,11 +130,10 @@ def alignment_objective(
         (torch.Size([]), torch.Size([2, 4]))
     """
     check_similarity(similarity, temperature)
-    eal, fual = EALOptions(margin, beta, negative_margin), FUALOptions(target, detach)
+    eal, fual = EALOptions(margin, beta, negative_margin, "mean"), FUALOptions(target, detach, "mean")
     options = ObjectiveOptions(eal, fual, eal_weight, fual_weight, label_smoothing, class_weights).checked()
     check_backend(backend)
-    check_frames(frames, mask, cu_seqlens)
-    layout, dim = layout_of(frames, mask, cu_seqlens), frames.shape[-1]
+    layout, dim = checked_layout(frames, mask, cu_seqlens), frames.shape[-1]
     check_floating("cls", cls, "batch, dim")
     check_like("cls", cls, "batch, dim", (layout.batch, dim), frames, "frames")
     check_labels(labels, layout.batch, frames, "frames")
@@ -157,17 +147,10 @@ def alignment_objective(
 
     with without_autocast(frames):
         anchor = safe_anchor(cls, layout)
-        stats = frame_stats_core(
-            frames,
-            with_classifier(anchor_columns(anchor, negative_margin), weight),
-            layout,
-            norms=eal_weight > 0 or similarity == "cosine",
-            backend=backend,
-        )
-        if similarity == "cosine":
-            scores = cosine_to_anchor(stats, anchor, layout) / temperature
-        else:
-            scores = stats.dots[..., 0] / dim**0.5
+        columns = with_classifier(anchor_columns(anchor, negative_margin), weight)
+        norms = eal_weight > 0 or similarity == "cosine"
+        stats = frame_stats_core(frames, columns, layout, norms=norms, backend=backend)
+        scores = cls_scores(stats, anchor, layout, similarity, temperature)
         weights, frame_logits = layout.softmax(scores), stats.dots[..., -classes:]
         logits = layout.sum(weights[..., None] * frame_logits)
         if bias is not None:

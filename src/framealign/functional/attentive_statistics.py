@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from framealign._checks import check_floating, check_like, check_per_frame
+from framealign._checks import check_per_frame, check_scalars
 from framealign._precision import compute_dtype, without_autocast
 from framealign.kernels.frame_stats import frame_stats_core
-from framealign.kernels.moments import plain, weighted_moments
+from framealign.kernels.moments import moments_by_definition, weighted_moments
 from framealign.layout import Layout, layout_of
 
 
@@ -39,16 +39,14 @@ def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor |
         tensor([[2., 1.]])
     """
     check_per_frame("frames", frames, "dim", None, cu_seqlens)
-    dims = "batch, time" if cu_seqlens is None else "frames"
-    check_floating("weights", weights, dims)
-    check_like("weights", weights, dims, frames.shape[:-1], frames, "frames")
+    check_scalars("weights", weights, frames, "frames", cu_seqlens)
     with without_autocast(frames):
         weights = weights.to(compute_dtype(frames, weights))
-        moments = plain(frames, weights, layout_of(frames, None, cu_seqlens))
+        moments = moments_by_definition(frames, weights, layout_of(frames, None, cu_seqlens))
     return mean_and_deviation(*moments).to(frames.dtype)
 
 
-def pool_statistics(
+def weighted_statistics_core(
     frames: Tensor, layout: Layout, *, logits: Tensor | None = None, query: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The statistics in the frames' dtype, and the weights: by logits, by products with a query, or equal ones."""

@@ -11,7 +11,6 @@ from framealign._checks import (
     check_backend,
     check_choice,
     check_floating,
-    check_frames,
     check_labels,
     check_like,
     check_number,
@@ -21,7 +20,7 @@ from framealign.functional._reduction import UNLABELLED, reduce_utterances
 from framealign.kernels.definition import norm
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.kernels.interface import FrameStats
-from framealign.layout import Layout, layout_of, mean
+from framealign.layout import Layout, checked_layout, mean
 from framealign.masking import zero_padding
 
 
@@ -74,13 +73,12 @@ def emotional_attention_loss(
     """
     options = EALOptions(margin, beta, negative_margin, reduction).checked()
     check_backend(backend)
-    check_frames(frames, mask, cu_seqlens)
+    layout = checked_layout(frames, mask, cu_seqlens)
     if anchor is None:
         raise TypeError(
             "`anchor` must be a tensor of shape (batch, dim), got None; "
             "for a pooling without CLS pass `pooled.utterance` as the anchor."
         )
-    layout = layout_of(frames, mask, cu_seqlens)
     check_floating("anchor", anchor, "batch, dim")
     check_like("anchor", anchor, "batch, dim", (layout.batch, frames.shape[-1]), frames, "frames")
     if labels is not None:

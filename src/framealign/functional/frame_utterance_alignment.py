@@ -5,7 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from framealign._checks import Backend, check_backend, check_choice, check_floating, check_like, check_per_frame
+from framealign._checks import (
+    Backend,
+    check_backend,
+    check_choice,
+    check_floating,
+    check_like,
+    check_per_frame,
+    check_scalars,
+)
 from framealign._precision import compute_dtype, without_autocast
 from framealign.functional._log_average import log_average
 from framealign.functional._reduction import reduce_utterances
@@ -64,9 +72,7 @@ def frame_utterance_alignment_loss(
     expected = layout.batch, frame_logits.shape[-1]
     check_like("utterance_logits", utterance_logits, "batch, classes", expected, frame_logits, "frame_logits")
     if weights is not None:
-        dims = "batch, time" if cu_seqlens is None else "frames"
-        check_floating("weights", weights, dims)
-        check_like("weights", weights, dims, frame_logits.shape[:-1], frame_logits, "frame_logits")
+        check_scalars("weights", weights, frame_logits, "frame_logits", cu_seqlens)
     frame_logits = zero_padding(frame_logits, layout.mask)
     weights = normalized(frame_logits, weights, layout)
     return frame_utterance_alignment_loss_core(frame_logits, utterance_logits, weights, layout, options)

@@ -1,4 +1,4 @@
-"""The mean, and attention by logits or by a learned vector, over padded frames whose values are at hand.
+"""A weighted sum, and attention by a learned vector, over padded frames whose values are at hand.
 
 `frame_stats` gives the same and more behind an operator that a compiler knows. In a small batch the calls are the
 time: here they are as few as in code written by hand, and what the padding holds is looked for in the result alone.
@@ -29,12 +29,6 @@ def can_take(frames: Tensor, layout: Padded, scores: Tensor | None) -> bool:
         and frames.dtype in (torch.float32, torch.float64)  # others are computed in float32, a few utterances at a time
         and (scores is None or (scores.dtype == frames.dtype and type(scores) in (Tensor, torch.nn.Parameter)))
     )
-
-
-def mean(frames: Tensor, layout: Padded) -> tuple[Tensor, Tensor]:
-    """The mean of the real frames (batch, dim), and their equal weights (batch, time)."""
-    weights = layout.equal_weights(frames.dtype)
-    return weighted_sum(frames, weights, layout), weights
 
 
 def weighted_sum(frames: Tensor, weights: Tensor, layout: Padded) -> Tensor:

@@ -34,12 +34,9 @@ def forward(request: Request) -> Outputs:
                 batch.put(weights, group, shares)
             pooled[group.utterances] = batch.sum(shares[:, None], group).squeeze(1)
     # What was computed of padding is written over
-    return (
-        fill_padding(dots, mask, 0.0),
-        fill_padding(lengths, mask, 0.0) if norms else lengths,
-        weights,
-        pooled,
-    )
+    if norms:
+        lengths = fill_padding(lengths, mask, 0.0)
+    return fill_padding(dots, mask, 0.0), lengths, weights, pooled
 
 
 def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:

@@ -22,10 +22,10 @@ def weighted_moments(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[T
         if can_be_read(weights):
             mean, variance = _WeightedMoments.apply(frames, weights, layout)
             return mean, variance
-        return plain(zero_padding(frames, layout.mask), weights, layout)
+        return moments_by_definition(zero_padding(frames, layout.mask), weights, layout)
 
 
-def plain(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def moments_by_definition(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """Of frames that are 0 on padding, in operations that PyTorch differentiates in every way."""
     frames, weights = frames.to(weights.dtype), weights[..., None]
     mean = layout.sum(weights * frames)
@@ -59,7 +59,7 @@ class _WeightedMoments(torch.autograd.Function):
         frames, weights, mean = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            moments = plain(zero_padding(frames, layout.mask), weights, layout)
+            moments = moments_by_definition(zero_padding(frames, layout.mask), weights, layout)
             return *differentiate(ctx, moments, (frames, weights), (g_mean, g_variance)), None
         batch = Batch(frames, layout.mask, layout.cu_seqlens, weights.dtype)
         g_frames = frames.new_empty(frames.shape) if ctx.needs_input_grad[0] else None

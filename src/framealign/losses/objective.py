@@ -87,7 +87,7 @@ class AlignmentObjective(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        eal, fual = EALOptions(margin, beta, negative_margin), FUALOptions(target, detach)
+        eal, fual = EALOptions(margin, beta, negative_margin, "mean"), FUALOptions(target, detach, "mean")
         ObjectiveOptions(eal, fual, eal_weight, fual_weight, label_smoothing, class_weights).checked()
         check_backend(backend)
         self.backend = backend
@@ -99,16 +99,13 @@ class AlignmentObjective(nn.Module):
     @property
     def _options(self) -> ObjectiveOptions:
         """As the attributes are now."""
-        eal = EALOptions(self.margin, self.beta, self.negative_margin)
-        fual = FUALOptions(self.target, self.detach)
+        eal = EALOptions(self.margin, self.beta, self.negative_margin, "mean")
+        fual = FUALOptions(self.target, self.detach, "mean")
         return ObjectiveOptions(eal, fual, self.eal_weight, self.fual_weight, self.label_smoothing, self.class_weights)
 
     def extra_repr(self) -> str:
-        return (
-            f"margin={self.margin}, beta={self.beta}, negative_margin={self.negative_margin}, "
-            f"eal_weight={self.eal_weight}, fual_weight={self.fual_weight}, target={self.target!r}, "
-            f"detach={self.detach!r}, label_smoothing={self.label_smoothing}"
-        )
+        names = "margin", "beta", "negative_margin", "eal_weight", "fual_weight", "target", "detach", "label_smoothing"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def forward(
         self,

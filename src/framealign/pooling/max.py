@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import Backend, check_backend, check_frames, check_integer
+from framealign._checks import Backend, check_backend, check_integer
 from framealign._precision import compute_dtype
-from framealign.layout import Layout, layout_of
+from framealign.layout import Layout, checked_layout
 from framealign.masking import fill_padding, zero_padding
 from framealign.pooling.pooled import Pooled, known_width
 
@@ -54,8 +54,7 @@ class MaxPooling(nn.Module):
         return known_width("MaxPooling", self.dim)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, candidates = _maximum(frames, layout)
         dtype = compute_dtype(frames)
         if frames.shape[-2] == 0:
@@ -74,8 +73,8 @@ class MaxPooling(nn.Module):
             >>> framealign.MaxPooling().embed(frames, torch.tensor([[True, True, False]]))
             tensor([[3., 5.]])
         """
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        utterance, _ = _maximum(frames, layout_of(frames, mask, cu_seqlens))
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = _maximum(frames, layout)
         return utterance
 
 
