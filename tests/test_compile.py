@@ -1,11 +1,12 @@
 """Point 8: every module compiles as one graph, exports with dynamic shapes, and never waits for the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.func import grad, jacrev, vmap
 
 from cases import (
     CLASSES,
@@ -27,8 +28,9 @@ from cases import (
     run,
 )
 from framealign.diagnostics import diagnose
-from framealign.functional import lengths_to_mask, unpack
+from framealign.functional import emotional_attention_loss, lengths_to_mask, unpack
 from framealign.kernels import eager
+from framealign.kernels.interface import Gradients, Needs, Request, Saved
 
 each_case = pytest.mark.parametrize("case", EVERYTHING, ids=str)
 # Tracing takes a second or two: every module, with its defaults and with the options that change most of its graph
@@ -129,11 +131,21 @@ def test_the_eager_path_on_cuda_reads_no_value(options: tuple[bool, bool]) -> No
     attend, norms = options
     with FakeTensorMode(), torch.device("cuda"):
         frames, columns, mask = torch.randn(4, 5, DIM), torch.randn(4, 2, DIM), torch.ones(4, 5, dtype=torch.bool)
-        outputs = eager.forward(frames, columns, None, mask, None, attend, norms)
+        outputs = eager.forward(Request(frames, columns, None, mask, None, attend, norms))
         asked_for = (True, norms, attend, attend)
         gradients = (torch.ones_like(value) if there else None for value, there in zip(outputs, asked_for, strict=True))
-        found = eager.backward(*gradients, frames, columns, *outputs[1:], mask, None, attend, False, True, True, False)
+        saved = Saved(frames, columns, *outputs[1:], mask, None, attend, has_logits=False)
+        found = eager.backward(saved, Gradients(*gradients), Needs(logits=False))
         assert [tuple(value.shape) for value in found[:2]] == [(4, 5, DIM), (4, 2, DIM)]
+
+
+@pytest.mark.parametrize("transform", [vmap, lambda loss: vmap(grad(loss)), lambda loss: vmap(jacrev(loss))])
+@pytest.mark.filterwarnings("error:There is a performance drop")
+def test_transforms_of_torch_func_compile(transform: Callable[..., Callable[..., Tensor]]) -> None:
+    transformed = transform(lambda frames, anchor: emotional_attention_loss(frames, anchor, BATCHES[0]))
+    batches = torch.randn(3, *BATCHES[0].shape, DIM), torch.randn(3, BATCHES[0].shape[0], DIM)
+    compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*batches), transformed(*batches))
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from framealign import lengths_to_mask
 from framealign.functional import alignment_objective, emotional_attention_loss, pack
-from framealign.kernels import frame_stats
+from framealign.kernels.operator import backward_operator, operator
 
 BATCH, TIME, DIM, CLASSES = 8, 500, 768, 4
 LENGTHS = torch.tensor([500, 460, 380, 300, 280, 260, 240, 180])  # 0.65 of the batch is real
@@ -57,9 +57,9 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "framealign":
-            operator = frame_stats._backward_operator if "backward" in func.name() else frame_stats._operator
+            called = backward_operator if "backward" in func.name() else operator
             with self:
-                return operator._init_fn(*args)
+                return called._init_fn(*args)
         results = func(*args, **kwargs)
         if not self._is_view(func):
             self.operators += 1

@@ -9,8 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
-from framealign.kernels import plain
-from framealign.kernels.frame_stats import FrameStats, _operator, why_not_triton
+from framealign.kernels.definition import definition
+from framealign.kernels.interface import FrameStats, Request
+from framealign.kernels.operator import operator, why_not_triton
 from framealign.layout import Padded
 from strategies import masks, seeds
 
@@ -140,7 +141,7 @@ def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
 def test_logits_that_nobody_asked_for_leave_no_weights() -> None:
     """The operator's outputs have the shapes that tracing was promised."""
     frames, columns, logits = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.randn(2, 3)
-    library.opcheck(_operator, (frames, columns, logits, None, None, False, True, "auto"))
+    library.opcheck(operator, (frames, columns, logits, None, None, False, True, "auto"))
 
 
 @each_option
@@ -156,34 +157,7 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
         frames, mask = frames.requires_grad_(), None
     arguments = (frames, inputs["columns"], logits, mask, cu_seqlens)
     switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
-    library.opcheck(_operator, (*arguments, *switches))
-
-
-@each_option
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_vmap_of_the_operator(options: dict[str, object], layout: str) -> None:
-    mask = MASKS["an empty utterance"]
-    switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
-    batches = [make(mask, options, seed) for seed in range(3)]
-    if layout == "packed":
-        for batch in batches:
-            for name in batch.keys() & {"frames", "logits"}:
-                batch[name] = batch[name][mask]
-    cu_seqlens = pack(torch.zeros(*mask.shape, 1), mask)[1] if layout == "packed" else None
-    where = None if layout == "packed" else mask
-    stacked = [
-        torch.stack([batch[name] for batch in batches]) if name in batches[0] else None
-        for name in ("frames", "columns", "logits")
-    ]
-
-    def one(frames: Tensor, columns: Tensor, logits: Tensor | None) -> tuple[Tensor, ...]:
-        return torch.ops.framealign.frame_stats(frames, columns, logits, where, cu_seqlens, *switches)
-
-    dims = (0, 0, None if stacked[2] is None else 0)
-    together = torch.func.vmap(one, in_dims=dims)(*stacked)
-    for i, batch in enumerate(batches):
-        for ours, alone in zip(together, one(batch["frames"], batch["columns"], batch.get("logits")), strict=True):
-            assert_close(ours[i], alone)
+    library.opcheck(operator, (*arguments, *switches))
 
 
 def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
@@ -226,7 +200,8 @@ def test_half_precision_errs_by_the_rounding_of_its_inputs_alone(
 def test_the_definition_is_that_of_the_oracle() -> None:
     mask = MASKS["an empty utterance"]
     inputs = make(mask, OPTIONS["all"])
-    outputs = plain.frame_stats(inputs["frames"], inputs["columns"], None, Padded(inputs["frames"], mask), True, True)
+    request = Request(inputs["frames"], inputs["columns"], mask=mask, attend=True, norms=True)
+    outputs = definition(request, Padded(inputs["frames"], mask))
     for ours, theirs in zip(outputs, by_hand(inputs, OPTIONS["all"], mask), strict=True):
         assert_close(ours, theirs)
 

@@ -5,7 +5,6 @@ same dtype, or of four roundings of float32 where plain PyTorch happens to be ne
 must give the same bits; padding is never read.
 """
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -22,11 +21,11 @@ from torch import Tensor
 
 import cases
 from framealign.functional import frame_stats, lengths_to_mask
+from framealign.kernels import frame_stats as path
+from framealign.kernels import operator
 from on_gpu.options import Options
 from on_gpu.rehearsal import interpret_kernels
 from on_gpu.workers import share_out
-
-dispatch = importlib.import_module("framealign.kernels.frame_stats")
 
 Tensors = dict[str, Tensor]
 SHAPES = [
@@ -152,7 +151,7 @@ def check_operator(
         exact, gains = by_hand(inputs, **call)
         with plain_path():
             plain = outcome(inputs, **call)
-        has_kernel = dispatch.why_not_triton(inputs["frames"], inputs["columns"]) is None
+        has_kernel = operator.why_not_triton(inputs["frames"], inputs["columns"]) is None
         for backend in ("auto", "eager", "triton") if has_kernel else ("auto", "eager"):
             name = f"{backend}, {asked}, {layout}"
             found = outcome(inputs, **call, backend=backend)
@@ -288,12 +287,12 @@ def spoil(value: Tensor, mask: Tensor, name: str) -> Tensor:
 @contextmanager
 def plain_path() -> Iterator[None]:
     """The definition, which PyTorch differentiates: what is called plain PyTorch here."""
-    decide = dispatch._needs_plain_path
-    dispatch._needs_plain_path = lambda *_: True
+    decide = path._needs_definition
+    path._needs_definition = lambda *_: True
     try:
         yield
     finally:
-        dispatch._needs_plain_path = decide
+        path._needs_definition = decide
 
 
 # The modules, on the test suite's cases and against its oracle ----------------------------------------------------

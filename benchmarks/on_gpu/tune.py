@@ -17,6 +17,7 @@ from torch import Tensor
 
 from framealign.functional import lengths_to_mask
 from framealign.kernels import triton_frame_stats as kernels
+from framealign.kernels.interface import Gradients, Needs, Request, Saved
 from framealign.kernels.launches import Launch, Launches, block_of, launches_by_rule
 from on_gpu.machine import copy_bandwidth
 from on_gpu.options import Options
@@ -129,15 +130,14 @@ def problem(task: list[Any], options: Options) -> Callable[[], object]:
     mask = lengths_to_mask(ends.long().clamp_min(1), time_).to(options.device)
 
     def forward() -> tuple[Tensor, ...]:
-        return kernels.forward(frames, vectors, None, mask, None, attend, not attend)
+        return kernels.forward(Request(frames, vectors, mask=mask, attend=attend, norms=not attend))
 
     if direction == "forward":
         return forward
     dots, norms, weights, pooled = forward()
-    gradients = (dots, None, weights, pooled) if attend else (dots, norms, None, None)
-    return lambda: kernels.backward(
-        *gradients, frames, vectors, norms, weights, pooled, mask, None, attend, False, True, True, False
-    )
+    saved = Saved(frames, vectors, norms, weights, pooled, mask, None, attend, has_logits=False)
+    gradients = Gradients(dots, None, weights, pooled) if attend else Gradients(dots, norms, None, None)
+    return lambda: kernels.backward(saved, gradients, Needs(logits=False))
 
 
 HEAD = '''"""How the kernels over the frames are launched where that was measured. By `benchmarks/on_gpu/tune.py`."""

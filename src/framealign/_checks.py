@@ -6,11 +6,13 @@ make the host wait for the device, and would break `torch.compile(fullgraph=True
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+Backend = Literal["auto", "eager", "triton"]
 
 
 def check_floating(name: str, tensor: Tensor, dims: str) -> None:
@@ -80,6 +82,13 @@ def check_like(name: str, tensor: Tensor, dims: str, expected: Sequence[int], li
         )
 
 
+def check_scalars(name: str, values: Tensor, like: Tensor, like_name: str, cu_seqlens: Tensor | None) -> None:
+    """`values` are one floating point number for each frame of `like`, which passed `check_per_frame`."""
+    dims = "batch, time" if cu_seqlens is None else "frames"
+    check_floating(name, values, dims)
+    check_like(name, values, dims, like.shape[:-1], like, like_name)
+
+
 def check_labels(labels: Tensor, batch: int, like: Tensor, like_name: str) -> None:
     check_tensor("labels", labels, "batch")
     if labels.dtype not in INTEGERS:
@@ -122,3 +131,10 @@ def check_integer(name: str, value: int, low: int) -> None:
 def check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_backend(backend: str, without_kernel: str | None = None) -> None:
+    """`without_kernel` says why there is nothing that Triton could run."""
+    check_choice("backend", backend, ("auto", "eager", "triton"))
+    if backend == "triton" and without_kernel is not None:
+        raise RuntimeError(f'`backend="triton"` cannot run: {without_kernel}; use "auto" or "eager".')

@@ -18,9 +18,14 @@ def can_be_read(tensor: Tensor) -> bool:
     )
 
 
+def is_transforming() -> bool:
+    """Inside a transform of `torch.func`."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
 def needs_every_derivative() -> bool:
     """Inside a transform of `torch.func`, or forward mode: a formula for the gradient alone is not enough."""
-    return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+    return is_transforming() or forward_ad._current_level >= 0
 
 
 def is_exporting() -> bool:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from framealign._checks import check_floating, check_frames, check_like, check_mask
+from framealign._precision import compute_dtype
 from framealign.functional._cosine import cosine_to_anchor
-from framealign.kernels.frame_stats import frame_stats
-from framealign.layout import layout_of, mean
-from framealign.masking import compute_dtype, frame_counts, masked_mean, zero_padding
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.layout import layout_of, masked_mean, mean
+from framealign.masking import frame_counts, zero_padding
 from framealign.pooling.pooled import Pooled, check_pooled
 
 
@@ -128,7 +129,7 @@ def anchor_cosine(frames: Tensor, anchor: Tensor, mask: Tensor | None = None) ->
     check_floating("anchor", anchor, "batch, dim")
     check_like("anchor", anchor, "batch, dim", (frames.shape[0], frames.shape[2]), frames, "frames")
     layout = layout_of(frames, mask, None)
-    return mean(cosine_to_anchor(frame_stats(frames, anchor[:, None], layout, norms=True), anchor, layout), layout)
+    return mean(cosine_to_anchor(frame_stats_core(frames, anchor[:, None], layout, norms=True), anchor, layout), layout)
 
 
 @torch.no_grad()

@@ -7,8 +7,10 @@ lengths. What a loss or a pooling does to frames, it writes once, in terms of th
 import torch
 from torch import Tensor
 
+from framealign._checks import check_floating, check_frames, check_mask
+from framealign._precision import compute_dtype
 from framealign._state import can_be_read
-from framealign.masking import compute_dtype, fill_padding, frame_counts, masked_softmax, zero_padding
+from framealign.masking import fill_padding, frame_counts, masked_softmax, zero_padding
 
 
 class Padded:
@@ -29,12 +31,6 @@ class Padded:
             assert self.mask is not None
             self._counts = frame_counts(self.mask, self.mask)
         return self._counts
-
-    def zero_padding(self, values: Tensor) -> Tensor:
-        return zero_padding(values, self.mask)
-
-    def fill_padding(self, values: Tensor, value: float) -> Tensor:
-        return fill_padding(values, self.mask, value)
 
     def spread(self, values: Tensor) -> Tensor:
         """Per-utterance values, ready to meet per-frame ones."""
@@ -86,12 +82,6 @@ class Packed:
         """Numbers of frames, where they can be read without waiting for a device."""
         return self.counts.tolist() if can_be_read(self.cu_seqlens) else None
 
-    def zero_padding(self, values: Tensor) -> Tensor:
-        return values
-
-    def fill_padding(self, values: Tensor, value: float) -> Tensor:
-        return values
-
     def spread(self, values: Tensor) -> Tensor:
         """Per-utterance values, one row for each frame."""
         return values.index_select(0, self.utterance)
@@ -128,9 +118,44 @@ def layout_of(like: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> L
     return Padded(like, mask) if cu_seqlens is None else Packed(like, cu_seqlens)
 
 
+def checked_layout(frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, *, dim: int | None = None) -> Layout:
+    """The layout of frames, once they have passed `check_frames`."""
+    check_frames(frames, mask, cu_seqlens, dim=dim)
+    return layout_of(frames, mask, cu_seqlens)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over the real frames of each utterance; 0 for an utterance without any.
+
+    Args:
+        values: One value or vector for each frame.
+        mask: True at real frames; None means that every frame is real.
+
+    Shape:
+        - values: (batch, time) or (batch, time, dim), floating point
+        - mask: (batch, time), bool
+        - returns: (batch,) or (batch, dim), float32 at least
+
+    Raises:
+        TypeError: `values` is not floating point, or `mask` not bool.
+        ValueError: A shape or a device does not match.
+
+    Example:
+        >>> import torch
+        >>> from framealign.functional import masked_mean
+        >>> masked_mean(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[True, True, False]]))
+        tensor([2.])
+    """
+    check_floating(
+        "values", values, "batch, time" if isinstance(values, Tensor) and values.ndim == 2 else "batch, time, dim"
+    )
+    check_mask(mask, values, "values")
+    return mean(values, Padded(values, mask))
+
+
 def mean(values: Tensor, layout: Layout) -> Tensor:
-    """Mean over each utterance's real frames; 0 for an utterance without any."""
-    total = layout.sum(layout.zero_padding(values))
+    """Mean over each utterance's real frames; 0 for an utterance without any. float32 at least."""
+    total = layout.sum(zero_padding(values, layout.mask).to(compute_dtype(values)))
     count = layout.counts.clamp_min(1).to(total.dtype)
     return total / count.reshape(-1, *(1,) * (total.ndim - 1))
 
@@ -138,6 +163,6 @@ def mean(values: Tensor, layout: Layout) -> Tensor:
 def log_sum_exp(logits: Tensor, layout: Layout) -> Tensor:
     """Over each utterance's real frames; 0 for an utterance without any."""
     empty = layout.counts == 0
-    logits = layout.fill_padding(logits, -torch.inf)
+    logits = fill_padding(logits, layout.mask, -torch.inf)
     largest = layout.amax(logits.detach()).masked_fill(empty, 0.0)
     return layout.sum((logits - layout.spread(largest)).exp()).masked_fill(empty, 1.0).log() + largest

@@ -4,14 +4,15 @@ A mask is (batch, time) bool, True at real frames, in any pattern; None means th
 Padding is *written* over, never multiplied by zero: 0 * nan is nan.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from framealign._checks import INTEGERS, check_floating, check_mask, check_tensor
+from framealign._precision import compute_dtype
 from framealign._state import can_be_read
-from framealign.kernels.zero_padding import ZeroPadding
+from framealign.segments import copy_real, segments_of_mask
 
 _WORTH_READING = 2**18  # bytes of frames from which a copy of the real ones is faster than a masked one
 
@@ -81,9 +82,32 @@ def zero_padding(frames: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None and frames.ndim == 3 and can_be_read(mask) and frames.nbytes > _WORTH_READING:
         if mask.all():
             return frames
-        zeroed: Tensor = ZeroPadding.apply(frames, mask)
+        zeroed: Tensor = _RealFrames.apply(frames, mask)
         return zeroed
     return fill_padding(frames, mask, 0.0)
+
+
+class _RealFrames(torch.autograd.Function):
+    """A copy with zeros over the padding, where the mask can be read; linear, and so its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        copy = frames.new_empty(frames.shape)
+        copy_real(frames, segments_of_mask(mask), into=copy)
+        return copy
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return _RealFrames.apply(gradient, mask), None
+
+
+def fill_padding(values: Tensor, mask: Tensor | None, value: float) -> Tensor:
+    """Write one value over the padding of a per-frame tensor."""
+    if mask is None:
+        return values
+    return values.masked_fill(~mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)), value)
 
 
 def masked_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -124,64 +148,8 @@ def masked_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     return logits.softmax(dim=1).masked_fill(~mask, 0.0)
 
 
-def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the real frames of each utterance; 0 for an utterance without any.
-
-    Args:
-        values: One value or vector for each frame.
-        mask: True at real frames; None means that every frame is real.
-
-    Shape:
-        - values: (batch, time) or (batch, time, dim), floating point
-        - mask: (batch, time), bool
-        - returns: (batch,) or (batch, dim), float32 at least
-
-    Raises:
-        TypeError: `values` is not floating point, or `mask` not bool.
-        ValueError: A shape or a device does not match.
-
-    Example:
-        >>> import torch
-        >>> from framealign.functional import masked_mean
-        >>> masked_mean(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[True, True, False]]))
-        tensor([2.])
-    """
-    check_floating(
-        "values", values, "batch, time" if isinstance(values, Tensor) and values.ndim == 2 else "batch, time, dim"
-    )
-    check_mask(mask, values, "values")
-    total = zero_padding(values, mask).to(compute_dtype(values)).sum(dim=1)
-    count = frame_counts(values, mask).clamp_min(1).to(total.dtype)
-    return total / count.reshape(-1, *(1,) * (total.ndim - 1))
-
-
 def frame_counts(frames: Tensor, mask: Tensor | None) -> Tensor:
     """Numbers of real frames, (batch,) int64."""
     if mask is None:
         return torch.full(frames.shape[:1], frames.shape[1], device=frames.device, dtype=torch.int64)
     return mask.sum(dim=1)
-
-
-def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """The widest dtype among the tensors, float32 at least (`.float()` would demote float64)."""
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
-
-
-def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Inside, autocast does not send matrix products back to half precision."""
-    device = tensor.device.type
-    if device == "meta":  # knows no autocast, and so needs no shelter from it
-        return nullcontext()
-    if not torch.compiler.is_compiling() and not torch.is_autocast_enabled(device):
-        return nullcontext()  # in a small batch, entering autocast takes as long as a product
-    return torch.autocast(device, enabled=False)
-
-
-def fill_padding(values: Tensor, mask: Tensor | None, value: float) -> Tensor:
-    """Write one value over the padding of a per-frame tensor."""
-    if mask is None:
-        return values
-    return values.masked_fill(~mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)), value)

@@ -24,6 +24,7 @@ from triton.runtime import interpreter
 
 from framealign.kernels import measured_launches
 from framealign.kernels import triton_frame_stats as kernels
+from framealign.kernels.interface import Gradients, Needs, Request, Saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning:triton.runtime.interpreter")
 
@@ -102,15 +103,12 @@ def directions(problem: Problem) -> list[Tensor]:
 
 def run(problem: Problem, **needs: bool) -> dict[str, Tensor | None]:
     frames, columns, logits, mask, cu_seqlens, attend = problem
-    dots, norms, weights, pooled = kernels.forward(frames, columns, logits, mask, cu_seqlens, attend, norms=True)
-    to_dots, to_norms, to_weights, to_pooled = directions(problem)
-    gradients = kernels.backward(
-        to_dots, to_norms, to_weights if attend else None, to_pooled if attend else None,
-        frames, columns, norms, weights, pooled, mask, cu_seqlens, attend, logits is not None,
-        **{"needs_frames": True, "needs_columns": True} | needs,
-    )  # fmt: skip
-    outputs = {"dots": dots, "norms": norms, "weights": weights, "pooled": pooled}
-    return outputs | dict(zip(("g_frames", "g_columns", "g_logits"), gradients, strict=True))
+    outputs = kernels.forward(Request(*problem, norms=True))
+    saved = Saved(frames, columns, *outputs[1:], mask, cu_seqlens, attend, logits is not None)
+    to_outputs = directions(problem) if attend else [*directions(problem)[:2], None, None]
+    gradients = kernels.backward(saved, Gradients(*to_outputs), Needs(**needs))
+    names = "dots", "norms", "weights", "pooled", "g_frames", "g_columns", "g_logits"
+    return dict(zip(names, (*outputs, *gradients), strict=True))
 
 
 def expected(problem: Problem, dtype: torch.dtype = torch.float64) -> dict[str, Tensor | None]:
@@ -253,12 +251,11 @@ def test_packed_equals_padded() -> None:
     to_pooled = torch.randn(4, 7)
     results = []
     for problem in (padded, packed):
-        frames, columns, logits, mask_, cu_seqlens, attend = problem
-        outputs = kernels.forward(frames, columns, logits, mask_, cu_seqlens, attend, norms=True)
-        gradients = kernels.backward(
-            outputs[0].sin(), outputs[1].cos(), outputs[2].cos(), to_pooled,
-            frames, columns, *outputs[1:], mask_, cu_seqlens, attend, True, True, True,
-        )  # fmt: skip
+        frames, columns, _, mask_, cu_seqlens, attend = problem
+        outputs = kernels.forward(Request(*problem, norms=True))
+        saved = Saved(frames, columns, *outputs[1:], mask_, cu_seqlens, attend, has_logits=True)
+        to_outputs = Gradients(outputs[0].sin(), outputs[1].cos(), outputs[2].cos(), to_pooled)
+        gradients = kernels.backward(saved, to_outputs, Needs())
         results.append([*outputs, *gradients])
     for a, b in zip(*results, strict=True):
         assert_equal(a[mask] if a.shape[:2] == mask.shape else a, b)
@@ -281,13 +278,13 @@ def test_padding_content_never_matters(junk: float, attention: str) -> None:
 def test_gradients_that_reach_padding_never_matter() -> None:
     mask = long_mask()
     frames, columns, _, _, _, _ = problem = make(mask)
-    outputs = kernels.forward(frames, columns, None, mask, None, True, True)
+    outputs = kernels.forward(Request(*problem, norms=True))
+    saved = Saved(frames, columns, *outputs[1:], mask, None, attend=True, has_logits=False)
     to_pooled = directions(problem)[3]
     results = []
     for junk in (0.0, torch.nan):
         to_frames = [spoil(gradient, mask, junk) for gradient in directions(problem)[:3]]
-        arguments = frames, columns, *outputs[1:], mask, None, True, False, True, True
-        results.append(kernels.backward(*to_frames, to_pooled, *arguments))
+        results.append(kernels.backward(saved, Gradients(*to_frames, to_pooled), Needs()))
     assert_equal(*results)
 
 
@@ -361,13 +358,13 @@ def test_a_missing_gradient_is_a_zero(missing: int, attention: str) -> None:
     mask = MASKS["an empty utterance"]
     problem = make(mask, attention=attention)
     frames, columns, logits, _, _, attend = problem
-    outputs = kernels.forward(frames, columns, logits, mask, None, attend, True)
+    outputs = kernels.forward(Request(*problem, norms=True))
+    saved = Saved(frames, columns, *outputs[1:], mask, None, attend, logits is not None)
     given = directions(problem) if attend else [*directions(problem)[:2], None, None]
     results = []
     for replacement in (None, torch.zeros_like(directions(problem)[missing]) if given[missing] is not None else None):
         gradients = [replacement if i == missing else gradient for i, gradient in enumerate(given)]
-        arguments = frames, columns, *outputs[1:], mask, None, attend, logits is not None, True, True
-        results.append(kernels.backward(*gradients, *arguments))
+        results.append(kernels.backward(saved, Gradients(*gradients), Needs()))
     for without, with_zeros in zip(*results, strict=True):
         if without is not None:
             torch.testing.assert_close(without, with_zeros, rtol=0, atol=1e-6)
@@ -375,7 +372,7 @@ def test_a_missing_gradient_is_a_zero(missing: int, attention: str) -> None:
 
 def test_what_is_not_asked_for_is_empty() -> None:
     frames, columns, *_ = make(None)
-    dots, *rest = kernels.forward(frames, columns, None, None, None, attend=False, norms=False)
+    dots, *rest = kernels.forward(Request(frames, columns))
     assert_equal(dots, run(Problem(frames, columns))["dots"])
     assert [value.shape for value in rest] == [(0,)] * 3
 
@@ -385,7 +382,7 @@ def test_what_is_not_asked_for_is_empty() -> None:
 def test_only_the_gradients_needed(needs_frames: bool, needs_columns: bool) -> None:
     problem = make(MASKS["an empty utterance"], attention="logits")
     everything = run(problem)
-    found = run(problem, needs_frames=needs_frames, needs_columns=needs_columns)
+    found = run(problem, frames=needs_frames, columns=needs_columns)
     assert_equal(found["g_frames"], everything["g_frames"] if needs_frames else None)
     assert_equal(found["g_columns"], everything["g_columns"] if needs_columns else None)
     assert_equal(found["g_logits"], everything["g_logits"])

@@ -1,6 +1,5 @@
 """Packed frames on a device without the kernels: what `eager` computes, without reading a length."""
 
-import importlib
 from typing import Any
 
 import pytest
@@ -10,7 +9,8 @@ from torch._subclasses import FakeTensorMode
 
 from cases import assert_close
 from framealign.functional import frame_stats
-from framealign.kernels import eager, packed
+from framealign.kernels import eager, operator, packed
+from framealign.kernels.interface import Gradients, Needs, Request, Saved
 
 CU_SEQLENS = torch.tensor([0, 5, 5, 13], dtype=torch.int32)
 DIM = 8
@@ -32,8 +32,8 @@ def make(dtype: torch.dtype, logits: bool) -> tuple[Tensor, Tensor, Tensor | Non
 def test_equals_the_eager_path(attention: str, norms: bool, dtype: torch.dtype) -> None:
     frames, columns, logits = make(dtype, attention == "logits")
     attend, has_logits = attention != "none", logits is not None
-    inputs = frames, columns, logits, None, CU_SEQLENS, attend, norms
-    outputs, expected = packed.forward(*inputs), eager.forward(*inputs)
+    request = Request(frames, columns, logits, None, CU_SEQLENS, attend, norms)
+    outputs, expected = packed.forward(request), eager.forward(request)
     assert_close(dict(enumerate(outputs)), dict(enumerate(expected)), dtype)
     assert len({value.data_ptr() for value in outputs if value.numel()}) == sum(value.numel() > 0 for value in outputs)
     assert len({id(value) for value in outputs}) == 4  # one tensor twice is no operator's result
@@ -43,9 +43,10 @@ def test_equals_the_eager_path(attention: str, norms: bool, dtype: torch.dtype) 
         torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype) for value in expected
     )
     arguments = (
-        g_dots, g_norms if norms else None, g_weights if attend else None, g_pooled if attend else None,
-        frames, columns, *expected[1:], None, CU_SEQLENS, attend, has_logits, True, True, has_logits,
-    )  # fmt: skip
+        Saved(frames, columns, *expected[1:], None, CU_SEQLENS, attend, has_logits),
+        Gradients(g_dots, g_norms if norms else None, g_weights if attend else None, g_pooled if attend else None),
+        Needs(logits=has_logits),
+    )
     for ours, theirs in zip(packed.backward(*arguments), eager.backward(*arguments), strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
@@ -55,11 +56,10 @@ def test_equals_the_eager_path(attention: str, norms: bool, dtype: torch.dtype) 
 
 def test_only_what_is_needed() -> None:
     frames, columns, _ = make(torch.float32, False)
-    _, norms, weights, pooled = packed.forward(frames, columns, None, None, CU_SEQLENS, True, True)
-    gradients = torch.ones(13, 2), torch.ones(13), torch.ones(13), torch.ones(3, DIM)
-    found = packed.backward(
-        *gradients, frames, columns, norms, weights, pooled, None, CU_SEQLENS, True, False, False, False, False
-    )
+    outputs = packed.forward(Request(frames, columns, cu_seqlens=CU_SEQLENS, attend=True, norms=True))
+    saved = Saved(frames, columns, *outputs[1:], None, CU_SEQLENS, attend=True, has_logits=False)
+    gradients = Gradients(torch.ones(13, 2), torch.ones(13), torch.ones(13), torch.ones(3, DIM))
+    found = packed.backward(saved, gradients, Needs(False, False, False))
     assert found == (None, None, None)
 
 
@@ -69,7 +69,7 @@ def test_the_path_is_chosen_when_the_operator_runs(monkeypatch: pytest.MonkeyPat
     def asked(*_: Any) -> str:
         raise AssertionError("asked while tracing")
 
-    monkeypatch.setattr(importlib.import_module("framealign.kernels.frame_stats"), "why_not_triton", asked)
+    monkeypatch.setattr(operator, "why_not_triton", asked)
     with FakeTensorMode(), torch.device("cuda"):
         frames = torch.randn(13, DIM)
         stats = frame_stats(frames, torch.randn(3, 2, DIM), cu_seqlens=torch.zeros(4, dtype=torch.int32), attend=True)
@@ -78,9 +78,8 @@ def test_the_path_is_chosen_when_the_operator_runs(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_where_it_is_taken(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dispatch = importlib.import_module("framealign.kernels.frame_stats")
     with FakeTensorMode(), torch.device(device):
         frames, columns, ends = torch.randn(13, DIM), torch.randn(3, 2, DIM), torch.zeros(4, dtype=torch.int32)
-        chosen = dispatch._implementation("eager", frames, columns, ends)
+        chosen = operator._implementation(Request(frames, columns, cu_seqlens=ends, backend="eager"))
         assert chosen is (packed if device == "cuda" else eager)
-        assert dispatch._implementation("eager", frames[None], columns, None) is eager
+        assert operator._implementation(Request(frames[None], columns, backend="eager")) is eager

@@ -27,6 +27,7 @@ from triton.runtime import JITFunction
 
 from framealign.kernels import triton_frame_stats as kernels
 from framealign.kernels import triton_kernels
+from framealign.kernels.interface import Gradients, Needs, Request, Saved
 from framealign.kernels.measured_launches import MEASURED
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -98,12 +99,10 @@ def launch(
         mask = None if packed else torch.ones(frames.shape[:2], dtype=torch.bool)
         cu_seqlens = torch.zeros(batch + 1, dtype=torch.int32) if packed else None
         frames, vectors = frames[0] if packed else frames, torch.zeros(batch, columns, dim)
-        dots, norms, weights, pooled = kernels.forward(frames, vectors, None, mask, cu_seqlens, attend, norms=True)
-        gradients = (dots, norms, weights, pooled) if attend else (dots, norms, None, None)
-        kernels.backward(
-            *gradients, frames, vectors, norms, weights, pooled, mask, cu_seqlens, attend,
-            has_logits=False, needs_frames=needs_frames, needs_columns=True,
-        )  # fmt: skip
+        outputs = kernels.forward(Request(frames, vectors, None, mask, cu_seqlens, attend, norms=True))
+        saved = Saved(frames, vectors, *outputs[1:], mask, cu_seqlens, attend, has_logits=False)
+        gradients = Gradients(*outputs if attend else (*outputs[:2], None, None))
+        kernels.backward(saved, gradients, Needs(frames=needs_frames))
     return recorders
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from framealign.kernels.frame_stats import FrameStats
-from framealign.kernels.plain import norm
+from framealign.kernels.definition import norm
+from framealign.kernels.interface import FrameStats
 from framealign.layout import Layout
 
 

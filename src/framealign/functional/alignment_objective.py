@@ -6,20 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from framealign._checks import check_floating, check_frames, check_labels, check_like, check_number
-from framealign.functional._cosine import cosine_to_anchor
+from framealign._checks import Backend, check_backend, check_floating, check_labels, check_like, check_number
+from framealign._precision import compute_dtype, without_autocast
 from framealign.functional._reduction import UNLABELLED
-from framealign.functional.cls_self_attention import check_similarity
+from framealign.functional.cls_self_attention import check_similarity, cls_scores
 from framealign.functional.emotional_attention import (
+    EALOptions,
     anchor_columns,
-    check_eal_options,
-    loss_from_stats,
+    emotional_attention_loss_core,
     safe_anchor,
 )
-from framealign.functional.frame_utterance_alignment import check_fual_options, divergence
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
-from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype, without_autocast
+from framealign.functional.frame_utterance_alignment import FUALOptions, frame_utterance_alignment_loss_core
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.kernels.interface import FrameStats
+from framealign.layout import Layout, checked_layout
 
 
 class Objective(NamedTuple):
@@ -32,6 +32,30 @@ class Objective(NamedTuple):
     logits: Tensor
 
 
+class ObjectiveOptions(NamedTuple):
+    """Options of the objective, and their defaults: of EAL and FUAL, their weights, and those of cross-entropy."""
+
+    eal: EALOptions = EALOptions()
+    fual: FUALOptions = FUALOptions()
+    eal_weight: float = 0.05
+    fual_weight: float = 0.05
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    def checked(self) -> "ObjectiveOptions":
+        self.eal.checked()
+        self.fual.checked()
+        check_number("eal_weight", self.eal_weight, 0)
+        check_number("fual_weight", self.fual_weight, 0)
+        check_number("label_smoothing", self.label_smoothing, 0, 1)
+        if self.class_weights is not None:
+            check_floating("class_weights", self.class_weights, "classes")
+        return self
+
+
+DEFAULTS = ObjectiveOptions()
+
+
 def alignment_objective(
     frames: Tensor,
     cls: Tensor,
@@ -42,14 +66,14 @@ def alignment_objective(
     *,
     similarity: str = "dot",
     temperature: float = 0.1,
-    margin: float = 0.8,
-    beta: float = 1.0,
-    negative_margin: float | None = None,
-    eal_weight: float = 0.05,
-    fual_weight: float = 0.05,
-    target: str = "utterance",
-    detach: str | None = None,
-    label_smoothing: float = 0.0,
+    margin: float = DEFAULTS.eal.margin,
+    beta: float = DEFAULTS.eal.beta,
+    negative_margin: float | None = DEFAULTS.eal.negative_margin,
+    eal_weight: float = DEFAULTS.eal_weight,
+    fual_weight: float = DEFAULTS.fual_weight,
+    target: str = DEFAULTS.fual.target,
+    detach: str | None = DEFAULTS.fual.detach,
+    label_smoothing: float = DEFAULTS.label_smoothing,
     class_weights: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     backend: Backend = "auto",
@@ -106,12 +130,10 @@ def alignment_objective(
         (torch.Size([]), torch.Size([2, 4]))
     """
     check_similarity(similarity, temperature)
-    check_objective_options(
-        margin, beta, negative_margin, eal_weight, fual_weight, target, detach, label_smoothing, class_weights
-    )
+    eal, fual = EALOptions(margin, beta, negative_margin, "mean"), FUALOptions(target, detach, "mean")
+    options = ObjectiveOptions(eal, fual, eal_weight, fual_weight, label_smoothing, class_weights).checked()
     check_backend(backend)
-    check_frames(frames, mask, cu_seqlens)
-    layout, dim = layout_of(frames, mask, cu_seqlens), frames.shape[-1]
+    layout, dim = checked_layout(frames, mask, cu_seqlens), frames.shape[-1]
     check_floating("cls", cls, "batch, dim")
     check_like("cls", cls, "batch, dim", (layout.batch, dim), frames, "frames")
     check_labels(labels, layout.batch, frames, "frames")
@@ -125,49 +147,40 @@ def alignment_objective(
 
     with without_autocast(frames):
         anchor = safe_anchor(cls, layout)
-        stats = frame_stats(
-            frames,
-            with_classifier(anchor_columns(anchor, negative_margin), weight),
-            layout,
-            norms=eal_weight > 0 or similarity == "cosine",
-            backend=backend,
-        )
-        if similarity == "cosine":
-            scores = cosine_to_anchor(stats, anchor, layout) / temperature
-        else:
-            scores = stats.dots[..., 0] / dim**0.5
+        columns = with_classifier(anchor_columns(anchor, negative_margin), weight)
+        norms = eal_weight > 0 or similarity == "cosine"
+        stats = frame_stats_core(frames, columns, layout, norms=norms, backend=backend)
+        scores = cls_scores(stats, anchor, layout, similarity, temperature)
         weights, frame_logits = layout.softmax(scores), stats.dots[..., -classes:]
         logits = layout.sum(weights[..., None] * frame_logits)
         if bias is not None:
             logits, frame_logits = logits + bias, frame_logits + bias
-        cross_entropy = mean_cross_entropy(logits, labels, layout, class_weights, label_smoothing)
-        eal = fual = torch.zeros_like(cross_entropy).detach()
-        if eal_weight:
-            eal = loss_from_stats(stats, anchor, layout, labels, margin, beta, negative_margin, "mean")
-        if fual_weight:
-            fual = divergence(frame_logits, logits, weights, layout, target, detach, "mean")
-        loss = cross_entropy + eal_weight * eal + fual_weight * fual
+        return alignment_objective_core(stats, anchor, frame_logits, logits, weights, labels, layout, options)
+
+
+def alignment_objective_core(
+    stats: FrameStats | None,
+    anchor: Tensor | None,
+    frame_logits: Tensor | None,
+    logits: Tensor,
+    weights: Tensor | None,
+    labels: Tensor,
+    layout: Layout,
+    options: ObjectiveOptions,
+) -> Objective:
+    """EAL is that of `stats` and `anchor`, FUAL that of `frame_logits` and `weights`: None where its weight is 0."""
+    cross_entropy = _mean_cross_entropy(logits, labels, layout, options)
+    eal = fual = torch.zeros_like(cross_entropy).detach()
+    if options.eal_weight:
+        assert stats is not None
+        assert anchor is not None
+        eal = emotional_attention_loss_core(stats, anchor, layout, labels, options.eal)
+    if options.fual_weight:
+        assert frame_logits is not None
+        assert weights is not None
+        fual = frame_utterance_alignment_loss_core(frame_logits, logits, weights, layout, options.fual)
+    loss = cross_entropy + options.eal_weight * eal + options.fual_weight * fual
     return Objective(loss, cross_entropy, eal, fual, logits)
-
-
-def check_objective_options(
-    margin: float,
-    beta: float,
-    negative_margin: float | None,
-    eal_weight: float,
-    fual_weight: float,
-    target: str,
-    detach: str | None,
-    label_smoothing: float,
-    class_weights: Tensor | None,
-) -> None:
-    check_eal_options(margin, beta, negative_margin, "mean")
-    check_fual_options(target, detach, "mean")
-    check_number("eal_weight", eal_weight, 0)
-    check_number("fual_weight", fual_weight, 0)
-    check_number("label_smoothing", label_smoothing, 0, 1)
-    if class_weights is not None:
-        check_floating("class_weights", class_weights, "classes")
 
 
 def with_classifier(columns: Tensor, weight: Tensor) -> Tensor:
@@ -176,16 +189,14 @@ def with_classifier(columns: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([columns.to(dtype), weight.to(dtype).expand(columns.shape[0], -1, -1)], dim=1)
 
 
-def mean_cross_entropy(
-    logits: Tensor, labels: Tensor, layout: Layout, class_weights: Tensor | None, label_smoothing: float
-) -> Tensor:
+def _mean_cross_entropy(logits: Tensor, labels: Tensor, layout: Layout, options: ObjectiveOptions) -> Tensor:
     """Mean over labelled utterances with frames; 0, joined to the graph, where there are none."""
     labels = labels.long().masked_fill(layout.counts == 0, UNLABELLED)
     counted = labels != UNLABELLED
     logits = logits.to(compute_dtype(logits)).masked_fill(~counted[:, None], 0.0)
-    weights = None if class_weights is None else class_weights.to(logits.dtype)
+    weights = None if options.class_weights is None else options.class_weights.to(logits.dtype)
     total = F.cross_entropy(
-        logits, labels, weights, reduction="sum", ignore_index=UNLABELLED, label_smoothing=label_smoothing
+        logits, labels, weights, reduction="sum", ignore_index=UNLABELLED, label_smoothing=options.label_smoothing
     )
     if weights is None:
         return total / counted.sum().clamp_min(1)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from framealign._checks import check_floating, check_frames, check_like
+from framealign._checks import Backend, check_backend, check_scalars
+from framealign._precision import compute_dtype
 from framealign.kernels import attentive as kernel
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
-from framealign.layout import Layout, Padded, layout_of
-from framealign.masking import compute_dtype
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.layout import Layout, Padded, checked_layout
 
 
 def attentive_pooling(
@@ -53,14 +53,12 @@ def attentive_pooling(
         (tensor([[2.]]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
     check_backend(backend)
-    check_frames(frames, mask, cu_seqlens)
-    dims = "batch, time" if cu_seqlens is None else "frames"
-    check_floating("logits", logits, dims)
-    check_like("logits", logits, dims, frames.shape[:-1], frames, "frames")
-    return pool(frames, layout_of(frames, mask, cu_seqlens), backend, logits=logits)
+    layout = checked_layout(frames, mask, cu_seqlens)
+    check_scalars("logits", logits, frames, "frames", cu_seqlens)
+    return attentive_pooling_core(frames, layout, backend, logits=logits)
 
 
-def pool(
+def attentive_pooling_core(
     frames: Tensor, layout: Layout, backend: Backend, *, logits: Tensor | None = None, query: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The utterance in the frames' dtype, and the weights; by logits, by dot products with a query, or equal ones."""
@@ -68,13 +66,11 @@ def pool(
     if isinstance(layout, Padded) and backend != "triton" and kernel.can_take(frames, layout, scores):
         if query is not None:
             return kernel.attend(frames, query, layout)
-        if logits is None:
-            return kernel.mean(frames, layout)
-        weights = layout.softmax(logits)
+        weights = layout.equal_weights(frames.dtype) if logits is None else layout.softmax(logits)
         return kernel.weighted_sum(frames, weights, layout), weights
     if logits is None and query is None:
         logits = frames.new_zeros(layout.frame_shape, dtype=compute_dtype(frames))
-    stats = frame_stats(frames, query, layout, logits=logits, attend=True, backend=backend)
+    stats = frame_stats_core(frames, query, layout, logits=logits, attend=True, backend=backend)
     assert stats.pooled is not None
     assert stats.weights is not None
     return stats.pooled.to(frames.dtype), stats.weights

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from framealign._checks import check_floating, check_like, check_per_frame
-from framealign.kernels.frame_stats import frame_stats
-from framealign.kernels.moments import plain, weighted_moments
+from framealign._checks import check_per_frame, check_scalars
+from framealign._precision import compute_dtype, without_autocast
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.kernels.moments import moments_by_definition, weighted_moments
 from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype, without_autocast
 
 
 def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
@@ -39,21 +39,19 @@ def weighted_statistics(frames: Tensor, weights: Tensor, *, cu_seqlens: Tensor |
         tensor([[2., 1.]])
     """
     check_per_frame("frames", frames, "dim", None, cu_seqlens)
-    dims = "batch, time" if cu_seqlens is None else "frames"
-    check_floating("weights", weights, dims)
-    check_like("weights", weights, dims, frames.shape[:-1], frames, "frames")
+    check_scalars("weights", weights, frames, "frames", cu_seqlens)
     with without_autocast(frames):
         weights = weights.to(compute_dtype(frames, weights))
-        moments = plain(frames, weights, layout_of(frames, None, cu_seqlens))
+        moments = moments_by_definition(frames, weights, layout_of(frames, None, cu_seqlens))
     return mean_and_deviation(*moments).to(frames.dtype)
 
 
-def pool_statistics(
+def weighted_statistics_core(
     frames: Tensor, layout: Layout, *, logits: Tensor | None = None, query: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The statistics in the frames' dtype, and the weights: by logits, by products with a query, or equal ones."""
     if query is not None:
-        logits = frame_stats(frames, query, layout, backend="eager").dots[..., 0]
+        logits = frame_stats_core(frames, query, layout, backend="eager").dots[..., 0]
     weights = layout.equal_weights(compute_dtype(frames)) if logits is None else layout.softmax(logits)
     return mean_and_deviation(*weighted_moments(frames, weights, layout)).to(frames.dtype), weights
 

@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
-from framealign._checks import check_choice, check_floating, check_frames, check_like, check_number
+from framealign._checks import Backend, check_backend, check_choice, check_floating, check_like, check_number
+from framealign._precision import compute_dtype
 from framealign.functional._cosine import cosine_to_anchor
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
-from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.kernels.interface import FrameStats
+from framealign.layout import Layout, checked_layout
 
 
 def cls_attention(
@@ -58,30 +59,35 @@ def cls_attention(
     """
     check_similarity(similarity, temperature)
     check_backend(backend)
-    check_frames(frames, mask, cu_seqlens)
-    layout = layout_of(frames, mask, cu_seqlens)
+    layout = checked_layout(frames, mask, cu_seqlens)
     check_floating("cls", cls, "batch, dim")
     check_like("cls", cls, "batch, dim", (layout.batch, frames.shape[-1]), frames, "frames")
-    columns = cls[:, None]
-    if similarity == "cosine":
-        stats = frame_stats(frames, columns, layout, norms=True, backend=backend)
-        return layout.softmax(cosine_to_anchor(stats, cls, layout) / temperature)
-    return layout.softmax(frame_stats(frames, columns, layout, backend=backend).dots[..., 0] / cls.shape[1] ** 0.5)
+    stats = frame_stats_core(frames, cls[:, None], layout, norms=similarity == "cosine", backend=backend)
+    return layout.softmax(cls_scores(stats, cls, layout, similarity, temperature))
 
 
-def attend_to_cls(
+def cls_attention_core(
     frames: Tensor, cls: Tensor, layout: Layout, similarity: str, temperature: float, backend: Backend
 ) -> tuple[Tensor, Tensor]:
-    """The weights of `cls_attention`, and the frames so weighted, in the dtype of the weights."""
+    """The weights, and the frames so weighted, in the dtype of the weights."""
     if similarity == "cosine":
-        cosines = cosine_to_anchor(frame_stats(frames, cls[:, None], layout, norms=True, backend=backend), cls, layout)
-        stats = frame_stats(frames, None, layout, logits=cosines / temperature, attend=True, backend=backend)
+        stats = frame_stats_core(frames, cls[:, None], layout, norms=True, backend=backend)
+        logits = cls_scores(stats, cls, layout, similarity, temperature)
+        stats = frame_stats_core(frames, None, layout, logits=logits, attend=True, backend=backend)
     else:
         query = cls.to(compute_dtype(cls))[:, None] / cls.shape[1] ** 0.5
-        stats = frame_stats(frames, query, layout, attend=True, backend=backend)
+        stats = frame_stats_core(frames, query, layout, attend=True, backend=backend)
     assert stats.weights is not None
     assert stats.pooled is not None
     return stats.weights, stats.pooled
+
+
+def cls_scores(stats: FrameStats, cls: Tensor, layout: Layout, similarity: str, temperature: float) -> Tensor:
+    """Before the softmax; the CLS is the first column of `stats`."""
+    if similarity == "cosine":
+        return cosine_to_anchor(stats, cls, layout) / temperature
+    scores: Tensor = stats.dots[..., 0] / cls.shape[1] ** 0.5
+    return scores
 
 
 def check_similarity(similarity: str, temperature: float) -> None:

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from framealign._checks import check_floating, check_frames, check_like
-from framealign.kernels.frame_stats import Backend, FrameStats, check_backend
-from framealign.kernels.frame_stats import frame_stats as compute
-from framealign.layout import layout_of
+from framealign._checks import Backend, check_backend, check_floating, check_like, check_scalars
+from framealign.kernels.frame_stats import frame_stats_core
+from framealign.kernels.interface import FrameStats
+from framealign.layout import checked_layout
 
 
 def frame_stats(
@@ -62,16 +62,13 @@ def frame_stats(
         (tensor([[3., 0.]]), tensor([[5., 1.]]))
     """
     check_backend(backend)
-    check_frames(frames, mask, cu_seqlens)
-    layout = layout_of(frames, mask, cu_seqlens)
+    layout = checked_layout(frames, mask, cu_seqlens)
     if columns is not None:
         check_floating("columns", columns, "batch, columns, dim")
         expected = layout.batch, columns.shape[1], frames.shape[-1]
         check_like("columns", columns, "batch, columns, dim", expected, frames, "frames")
     if logits is not None:
-        dims = "batch, time" if cu_seqlens is None else "frames"
-        check_floating("logits", logits, dims)
-        check_like("logits", logits, dims, frames.shape[:-1], frames, "frames")
+        check_scalars("logits", logits, frames, "frames", cu_seqlens)
     elif attend and (columns is None or columns.shape[1] == 0):
         raise ValueError("`attend` needs `logits`, or `columns` whose last one is the query, got neither.")
-    return compute(frames, columns, layout, logits=logits, attend=attend, norms=norms, backend=backend)
+    return frame_stats_core(frames, columns, layout, logits=logits, attend=attend, norms=norms, backend=backend)

@@ -1,20 +1,22 @@
-"""The mean, and attention by logits or by a learned vector, over padded frames whose values are at hand.
+"""A weighted sum, and attention by a learned vector, over padded frames whose values are at hand.
 
 `frame_stats` gives the same and more behind an operator that a compiler knows. In a small batch the calls are the
 time: here they are as few as in code written by hand, and what the padding holds is looked for in the result alone.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from framealign._precision import without_autocast
 from framealign._state import can_be_read, differentiate
-from framealign.kernels import plain
+from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
+from framealign.kernels.interface import Request
+from framealign.kernels.sums import is_finite, sum_over_time
 from framealign.layout import Padded
-from framealign.masking import fill_padding, masked_softmax, without_autocast
+from framealign.masking import fill_padding, masked_softmax, zero_padding
 
 _WORTH_INDEXING = 8 * 2**20  # bytes of frames from which a list of the real ones is made, and no other is read
 
@@ -27,12 +29,6 @@ def can_take(frames: Tensor, layout: Padded, scores: Tensor | None) -> bool:
         and frames.dtype in (torch.float32, torch.float64)  # others are computed in float32, a few utterances at a time
         and (scores is None or (scores.dtype == frames.dtype and type(scores) in (Tensor, torch.nn.Parameter)))
     )
-
-
-def mean(frames: Tensor, layout: Padded) -> tuple[Tensor, Tensor]:
-    """The mean of the real frames (batch, dim), and their equal weights (batch, time)."""
-    weights = layout.equal_weights(frames.dtype)
-    return weighted_sum(frames, weights, layout), weights
 
 
 def weighted_sum(frames: Tensor, weights: Tensor, layout: Padded) -> Tensor:
@@ -63,7 +59,7 @@ class _WeightedSum(torch.autograd.Function):
         with without_autocast(frames):
             if torch.is_grad_enabled():  # someone wants second derivatives
                 layout = Padded(frames, mask)
-                utterance = layout.sum(weights[..., None] * layout.zero_padding(frames))
+                utterance = layout.sum(weights[..., None] * zero_padding(frames, mask))
                 return *differentiate(ctx, [utterance], (frames, weights), [gradient]), None
             g_frames = g_weights = None
             if ctx.needs_input_grad[0]:
@@ -90,7 +86,7 @@ class _Attention(torch.autograd.Function):
             g_utterance = frames.new_zeros(frames.shape[0], frames.shape[2])
         with without_autocast(frames):
             if torch.is_grad_enabled():  # someone wants second derivatives
-                outputs = plain.frame_stats(frames, query, None, Padded(frames, mask), attend=True, norms=False)
+                outputs = definition(Request(frames, query, attend=True), Padded(frames, mask))
                 gradients = [g_utterance, torch.zeros_like(weights) if g_weights is None else g_weights]
                 return *differentiate(ctx, [outputs[3], outputs[2]], (frames, query), gradients), None
             gain = _products(g_utterance[:, None], frames, mask)
@@ -110,25 +106,18 @@ def _attend(frames: Tensor, query: Tensor, mask: Tensor | None) -> tuple[Tensor,
     if frames.nbytes <= _WORTH_INDEXING:
         # -inf weighs exactly 0, but for an utterance without frames or with a nan: these show in the sum
         weights = (logits if mask is None else torch.where(mask, logits, -torch.inf)).softmax(dim=1)
-        utterance = _product(frames, weights)
-        if _is_finite(utterance):
+        utterance = weights[:, None].bmm(frames).squeeze(1)
+        if is_finite(utterance):
             return utterance, weights
     weights = masked_softmax(logits, mask)
     return _sum_of(frames, weights, mask), weights
 
 
 def _sum_of(frames: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:
-    """Sums over time, with weights that are 0 on padding.
-
-    0 * nan is nan: where a sum is not finite, it is taken again with zeros over the padding. Junk that is finite
-    changes no bit, since 0 times it adds nothing.
-    """
+    """Sums over time, with weights that are 0 on padding."""
     if frames.nbytes > _WORTH_INDEXING and frames.is_contiguous():
         return _sum_by_index(frames, weights, mask)
-    utterance = _product(frames, weights)
-    if mask is None or _is_finite(utterance):
-        return utterance
-    return _product(fill_padding(frames, mask, 0.0), weights)
+    return sum_over_time(weights[:, None], frames, mask).squeeze(1)
 
 
 def _sum_by_index(frames: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:
@@ -141,10 +130,6 @@ def _sum_by_index(frames: Tensor, weights: Tensor, mask: Tensor | None) -> Tenso
         real, starts = mask.flatten().nonzero().squeeze(1), counts.cumsum(0) - counts
     shares = weights.flatten().index_select(0, real)
     return torch.embedding_bag(frames.view(-1, frames.shape[2]), real, starts, False, 0, False, shares)[0]
-
-
-def _product(frames: Tensor, weights: Tensor) -> Tensor:
-    return weights.unsqueeze(1).bmm(frames).squeeze(1)
 
 
 def _products(vectors: Tensor, frames: Tensor, mask: Tensor | None) -> Tensor:
@@ -171,7 +156,7 @@ def _outer_sum(frames: Tensor, mask: Tensor | None, terms: list[tuple[Tensor, Te
                 gradient[place, :time], [(weights[place, :time], vectors[place]) for weights, vectors in terms]
             )
             gradient[place, time:].zero_()
-    if mask is not None and not all(_is_finite(vectors) for _, vectors in terms):
+    if mask is not None and not all(is_finite(vectors) for _, vectors in terms):
         gradient.masked_fill_(~mask[..., None], 0.0)  # 0 * inf is nan
     return gradient
 
@@ -183,8 +168,3 @@ def _outer_products(out: Tensor | None, terms: list[tuple[Tensor, Tensor]]) -> T
     for weights, vectors in others:
         total.addcmul_(weights.unsqueeze(2), vectors.unsqueeze(1))
     return total
-
-
-def _is_finite(values: Tensor) -> bool:
-    """In one operator: a sum is finite only where all of its terms are. Where these are huge, it is doubted in vain."""
-    return math.isfinite(values.sum().item())

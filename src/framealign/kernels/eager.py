@@ -1,21 +1,14 @@
 """`frame_stats` and its gradient in PyTorch: the path of the CPU, and of a device without the Triton kernels."""
 
 import torch
-from torch import Tensor
 
 from framealign.kernels.groups import Batch
-from framealign.masking import masked_softmax
+from framealign.kernels.interface import Found, Gradients, Needs, Outputs, Request, Saved
+from framealign.masking import fill_padding, masked_softmax
 
 
-def forward(
-    frames: Tensor,
-    columns: Tensor,
-    logits: Tensor | None,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    attend: bool,
-    norms: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(request: Request) -> Outputs:
+    frames, columns, logits, mask, cu_seqlens, attend, norms, _ = request
     has_columns = columns.shape[1] > 0
     batch = Batch(frames, mask, cu_seqlens, columns.dtype, reads=has_columns + norms + attend)
     dots = batch.per_frame(columns.shape[1])
@@ -41,43 +34,31 @@ def forward(
                 batch.put(weights, group, shares)
             pooled[group.utterances] = batch.sum(shares[:, None], group).squeeze(1)
     # What was computed of padding is written over
-    return batch.fill_padding(dots), batch.fill_padding(lengths), weights, pooled
+    if norms:
+        lengths = fill_padding(lengths, mask, 0.0)
+    return fill_padding(dots, mask, 0.0), lengths, weights, pooled
 
 
-def backward(
-    g_dots: Tensor,
-    g_norms: Tensor | None,
-    g_weights: Tensor | None,
-    g_pooled: Tensor | None,
-    frames: Tensor,
-    columns: Tensor,
-    norms: Tensor,
-    weights: Tensor,
-    pooled: Tensor,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    attend: bool,
-    has_logits: bool,
-    needs_frames: bool,
-    needs_columns: bool,
-    needs_logits: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
     r"""The low-rank update $\nabla z_t = \sum_k g_{tk} A_k + \frac{g_t}{|z_t|} z_t + a_t\,\nabla u$, written once."""
+    frames, columns, norms, weights, pooled, mask, cu_seqlens, attend, has_logits, _ = saved
+    g_dots, g_norms, g_weights, g_pooled = gradients
+    assert g_dots is not None
     batch = Batch(frames, mask, cu_seqlens, columns.dtype)
     same_dtype = frames.dtype == columns.dtype
-    g_dots = batch.fill_padding(g_dots)
+    g_dots = fill_padding(g_dots, mask, 0.0)
     if g_norms is not None:
         scale = (g_norms / norms).masked_fill(norms == 0, 0.0)[..., None]
-    no_weight_learns = g_pooled is None or (has_logits and not needs_logits)
-    if no_weight_learns and not needs_columns and g_norms is None and same_dtype and cu_seqlens is None:
+    no_weight_learns = g_pooled is None or (has_logits and not needs.logits)
+    if no_weight_learns and not needs.columns and g_norms is None and same_dtype and cu_seqlens is None:
         # As for a mean: the gradient does not depend on the frames, and they are not read
         update, rows = (g_dots, columns)
         if g_pooled is not None:
             update, rows = torch.cat([g_dots, weights[..., None]], dim=2), torch.cat([rows, g_pooled[:, None]], dim=1)
-        return batch.written(update.bmm(rows), rows) if needs_frames else None, None, None
-    g_frames = frames.new_empty(frames.shape) if needs_frames else None
-    g_columns = torch.zeros_like(columns) if needs_columns else None
-    g_logits = batch.per_frame() if needs_logits else None
+        return batch.written(update.bmm(rows), rows) if needs.frames else None, None, None
+    g_frames = frames.new_empty(frames.shape) if needs.frames else None
+    g_columns = torch.zeros_like(columns) if needs.columns else None
+    g_logits = batch.per_frame() if needs.logits else None
     for group in batch.groups(into=g_frames if same_dtype else None):
         update, rows = batch.take(g_dots, group), columns[group.utterances]
         if g_weights is not None and g_pooled is not None:
@@ -105,7 +86,7 @@ def backward(
             if not in_place:
                 batch.put_frames(g_frames, group, target)
     if g_frames is not None and batch.trims:
-        batch.zero_padding(g_frames)
+        batch.clear_padding(g_frames)
     elif g_frames is not None:
         batch.written(g_frames, columns if g_pooled is None else torch.cat([columns, g_pooled[:, None]], dim=1))
     return g_frames, g_columns, g_logits

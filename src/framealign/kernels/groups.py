@@ -7,23 +7,16 @@ utterances are one group, and no value is read.
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from framealign.kernels.sums import sum_over_time
+from framealign.segments import Segment, copy_real, segments_of_cu_seqlens, segments_of_mask
+
 _GROUP_BYTES = 4 * 2**20  # of a group's frames; measured with 16 MiB of last-level cache for each core
 _WORTH_TRIMMING = 0.5  # share of real frames below which a copy without the padding pays
-
-
-class Segment(NamedTuple):
-    """The real frames of one utterance: rows of `frames[utterance]`, or of packed frames."""
-
-    utterance: int
-    start: int
-    stop: int
-    holes: Tensor | None  # rows of padding between them
 
 
 class Group(NamedTuple):
@@ -87,22 +80,8 @@ class Batch:
         return self.groups() if self.cu_seqlens is not None else self._views()
 
     def sum(self, weights: Tensor, group: Group) -> Tensor:
-        """Sums over time (group, sums, dim), with weights (group, sums, time) that are 0 on padding.
-
-        0 * nan is nan: where a sum is not finite, it is taken again with zeros over the padding. Junk that is finite
-        changes no bit, since 0 times it adds nothing.
-        """
-        sums = weights.bmm(group.frames)
-        if self.segments is None or group.mask is None or bool(sums.isfinite().all()):
-            return sums
-        return weights.bmm(group.frames.masked_fill(~group.mask[..., None], 0.0))
-
-    def without_padding(self) -> Tensor:
-        """A copy of padded frames with zeros over the padding."""
-        frames = self.frames.new_empty(self.frames.shape, dtype=self.dtype)
-        for _ in self._copies(frames):
-            pass
-        return frames
+        """Sums over time (group, sums, dim), with weights (group, sums, time) that are 0 on padding."""
+        return sum_over_time(weights, group.frames, None if self.segments is None else group.mask)
 
     def take(self, values: Tensor, group: Group) -> Tensor:
         """The group's part of a per-frame tensor; on padding it is anything finite."""
@@ -122,18 +101,12 @@ class Batch:
             self._real(values, segment).copy_(row)
 
     def put_frames(self, values: Tensor, group: Group, part: Tensor) -> None:
-        """Write what the group holds of the frames; of a trimmed group, `zero_padding` writes the rest."""
+        """Write what the group holds of the frames; of a trimmed group, `clear_padding` writes the rest."""
         if group.segments is None:
             values[group.utterances] = part
             return
         for row, segment in self._rows(part, group):
             self._real(values, segment).copy_(row)
-
-    def fill_padding(self, values: Tensor) -> Tensor:
-        """Zeros over the padding of a small per-frame tensor."""
-        if self.mask is None or values.numel() == 0:
-            return values
-        return values.masked_fill(~self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - 2)), 0.0)
 
     def written(self, values: Tensor, rows: Tensor) -> Tensor:
         """Frames that were all written as combinations of rows, on padding with factors of 0.
@@ -141,14 +114,14 @@ class Batch:
         That is 0 there, unless 0 * inf stood in it. On a device nobody looks.
         """
         if self.segments is not None and not bool(rows.isfinite().all()):
-            self.zero_padding(values)
+            self.clear_padding(values)
         return values
 
-    def zero_padding(self, values: Tensor) -> None:
-        if self.cu_seqlens is not None or self.segments is None:
-            return
-        for segment in self.segments:
-            self._zero_padding_of(values[segment.utterance], segment, segment.stop)
+    def clear_padding(self, values: Tensor) -> None:
+        """Write zeros over the padding of frames. On a device nothing is known of it, and nothing done."""
+        if self.cu_seqlens is None:
+            for segment in self.segments or ():
+                segment.clear(values[segment.utterance])
 
     def per_frame(self, *trailing: int) -> Tensor:
         leading = self.frames.shape[:-1]
@@ -156,22 +129,11 @@ class Batch:
 
     def _read_segments(self) -> list[Segment]:
         if self.cu_seqlens is not None:
-            bounds = self.cu_seqlens.tolist()
-            if bounds[0] != 0 or bounds[-1] != len(self.frames) or sorted(bounds) != bounds:
-                raise ValueError(
-                    f"`cu_seqlens` must rise from 0 to {len(self.frames)}, the number of frames, got {bounds}."
-                )
-            return [Segment(i, start, stop, None) for i, (start, stop) in enumerate(pairwise(bounds))]
+            return segments_of_cu_seqlens(self.cu_seqlens, len(self.frames))
         time = self.frames.shape[1]
         if self.mask is None or time == 0:
             return [Segment(i, 0, time, None) for i in range(self.size)]
-        steps = torch.arange(1, time + 1, dtype=torch.int32)
-        stops = (self.mask * steps).amax(dim=1).tolist()
-        counts = self.mask.sum(dim=1).tolist()
-        return [
-            Segment(i, 0, stop, None if stop == count else (~self.mask[i, :stop]).nonzero().squeeze(1))
-            for i, (stop, count) in enumerate(zip(stops, counts, strict=True))
-        ]
+        return segments_of_mask(self.mask)
 
     def _group_size(self, time: int) -> int:
         """Utterances in a group: at least one for each thread, since `bmm` shares them out."""
@@ -211,9 +173,7 @@ class Batch:
             if self.segments is None:
                 frames.copy_(source).masked_fill_(~self.mask[place, :, None], 0.0)
             else:
-                for row, segment in zip(frames, self.segments[place], strict=True):
-                    row[: segment.stop].copy_(self._real(self.frames, segment))
-                    self._zero_padding_of(row, segment, segment.stop)
+                copy_real(source, self.segments[place], into=frames)
             yield Group(frames, self.mask[place], place, None)
 
     def _trimmed_groups(self) -> Iterator[Group]:
@@ -239,7 +199,7 @@ class Batch:
             group = Group(buffer[:numbers].view(shape), mask, utterances, members)
             for (row, segment), whole in zip(self._rows(group.frames, group), group.frames, strict=True):
                 row.copy_(self._real(self.frames, segment))
-                self._zero_padding_of(whole, segment, len(row))
+                segment.clear(whole)
             yield group
 
     def _rows(self, part: Tensor, group: Group) -> Iterator[tuple[Tensor, Segment]]:
@@ -251,9 +211,3 @@ class Batch:
     def _real(self, values: Tensor, segment: Segment) -> Tensor:
         values = values if self.cu_seqlens is not None else values[segment.utterance]
         return values[segment.start : segment.stop]
-
-    def _zero_padding_of(self, row: Tensor, segment: Segment, length: int) -> None:
-        if length < len(row):
-            row[length:].zero_()
-        if segment.holes is not None:
-            row.index_fill_(0, segment.holes, 0.0)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framealign._precision import compute_dtype, without_autocast
 from framealign._state import can_be_read, differentiate
 from framealign.kernels.groups import Batch
 from framealign.layout import Layout
-from framealign.masking import compute_dtype, without_autocast
+from framealign.masking import fill_padding, zero_padding
 
 
 def weighted_moments(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -21,10 +22,10 @@ def weighted_moments(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[T
         if can_be_read(weights):
             mean, variance = _WeightedMoments.apply(frames, weights, layout)
             return mean, variance
-        return plain(layout.zero_padding(frames), weights, layout)
+        return moments_by_definition(zero_padding(frames, layout.mask), weights, layout)
 
 
-def plain(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def moments_by_definition(frames: Tensor, weights: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """Of frames that are 0 on padding, in operations that PyTorch differentiates in every way."""
     frames, weights = frames.to(weights.dtype), weights[..., None]
     mean = layout.sum(weights * frames)
@@ -58,7 +59,7 @@ class _WeightedMoments(torch.autograd.Function):
         frames, weights, mean = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            moments = plain(layout.zero_padding(frames), weights, layout)
+            moments = moments_by_definition(zero_padding(frames, layout.mask), weights, layout)
             return *differentiate(ctx, moments, (frames, weights), (g_mean, g_variance)), None
         batch = Batch(frames, layout.mask, layout.cu_seqlens, weights.dtype)
         g_frames = frames.new_empty(frames.shape) if ctx.needs_input_grad[0] else None
@@ -73,5 +74,5 @@ class _WeightedMoments(torch.autograd.Function):
                 slope = (group.frames - middle).mul_(2 * to_variance).add_(to_mean)
                 batch.put_frames(g_frames, group, slope.mul_(batch.take(weights, group)[..., None]))
         if g_frames is not None:
-            batch.zero_padding(g_frames)
-        return g_frames, None if g_weights is None else batch.fill_padding(g_weights), None
+            batch.clear_padding(g_frames)
+        return g_frames, None if g_weights is None else fill_padding(g_weights, layout.mask, 0.0), None

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from framealign.kernels.interface import Found, Gradients, Needs, Outputs, Request, Saved
 from framealign.kernels.launches import Launch, block_of, launches
 from framealign.kernels.triton_kernels import backward_kernel, center_kernel, combine_kernel, forward_kernel, sum_kernel
 
@@ -79,16 +80,9 @@ def _over_frames(frames: Tensor, grid: _Grid, launch: Launch, columns: Tensor) -
     }
 
 
-def forward(
-    frames: Tensor,
-    columns: Tensor,
-    logits: Tensor | None,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    attend: bool,
-    norms: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Dots, norms, weights and pooled, float32; what is not asked for is empty."""
+def forward(request: Request) -> Outputs:
+    """All float32."""
+    frames, columns, logits, mask, cu_seqlens, attend, norms, _ = request
     dim, count = frames.shape[-1], columns.shape[1]
     launch = launches(dim, frames.itemsize, count, attend).forward
     columns = columns.contiguous()  # those of one query for all utterances come expanded
@@ -123,28 +117,12 @@ def forward(
     return dots, lengths, weights, pooled
 
 
-def backward(
-    g_dots: Tensor | None,
-    g_norms: Tensor | None,
-    g_weights: Tensor | None,
-    g_pooled: Tensor | None,
-    frames: Tensor,
-    columns: Tensor,
-    norms: Tensor,
-    weights: Tensor,
-    pooled: Tensor,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    attend: bool,
-    has_logits: bool,
-    needs_frames: bool,
-    needs_columns: bool,
-    needs_logits: bool = True,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of frames, columns and logits; None where not needed. That of logits is made on the way in any case."""
+def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
+    """The gradient of logits is made on the way in any case."""
+    frames, columns, norms, weights, pooled, mask, cu_seqlens, attend, has_logits, _ = saved
     dim, count = frames.shape[-1], columns.shape[1]
     launch = launches(dim, frames.itemsize, count, attend).backward
-    g_dots, g_norms, g_weights, g_pooled = map(_contiguous, (g_dots, g_norms, g_weights, g_pooled))
+    g_dots, g_norms, g_weights, g_pooled = map(_contiguous, gradients)
     columns, mask, cu_seqlens = columns.contiguous(), _contiguous(mask), _contiguous(cu_seqlens)
     with _device_of(frames):
         grid = _grid(frames, cu_seqlens, launch.chunk)
@@ -155,11 +133,11 @@ def backward(
                 g_weights, g_pooled, weights, pooled, mask, cu_seqlens, center, grid.time, dim,
                 BLOCK_T=512, BLOCK_D=512,
             )  # fmt: skip
-        g_frames = torch.empty(frames.shape, dtype=frames.dtype, device=frames.device) if needs_frames else None
+        g_frames = torch.empty(frames.shape, dtype=frames.dtype, device=frames.device) if needs.frames else None
         g_logits = torch.zeros_like(weights) if has_logits else None
-        g_columns = _empty(frames, grid.batch, count, dim) if needs_columns else None
-        parts = _empty(frames, grid.programs, count, dim) if needs_columns else None
-        filled = torch.empty(grid.programs, dtype=torch.int32, device=frames.device) if needs_columns else None
+        g_columns = _empty(frames, grid.batch, count, dim) if needs.columns else None
+        parts = _empty(frames, grid.programs, count, dim) if needs.columns else None
+        filled = torch.empty(grid.programs, dtype=torch.int32, device=frames.device) if needs.columns else None
         backward_kernel[(grid.programs,)](
             **_over_frames(frames, grid, launch, columns),
             g_dots=g_dots,
@@ -176,12 +154,12 @@ def backward(
             filled=filled,
             g_logits=g_logits,
         )
-        if needs_columns:
+        if needs.columns:
             blocks = triton.cdiv(count * dim, 256)
             sum_kernel[(grid.batch * blocks,)](
                 parts, filled, grid.offsets, g_columns, grid.chunks, count * dim, blocks, BLOCK_P=16, BLOCK=256
             )
-    return g_frames, g_columns, g_logits if needs_logits else None
+    return g_frames, g_columns, g_logits if needs.logits else None
 
 
 _NONE = (None, None, None)

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from framealign.functional.emotional_attention import check_eal_options, emotional_attention_loss
-from framealign.kernels.frame_stats import Backend, check_backend
+from framealign._checks import Backend, check_backend
+from framealign.functional.emotional_attention import DEFAULTS, EALOptions, emotional_attention_loss
 
 
 class EmotionalAttentionLoss(nn.Module):
@@ -63,24 +63,21 @@ class EmotionalAttentionLoss(nn.Module):
 
     def __init__(
         self,
-        margin: float = 0.8,
+        margin: float = DEFAULTS.margin,
         *,
-        beta: float = 1.0,
-        negative_margin: float | None = None,
-        reduction: str = "mean",
+        beta: float = DEFAULTS.beta,
+        negative_margin: float | None = DEFAULTS.negative_margin,
+        reduction: str = DEFAULTS.reduction,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_eal_options(margin, beta, negative_margin, reduction)
+        options = EALOptions(margin, beta, negative_margin, reduction).checked()
         check_backend(backend)
-        self.margin, self.beta, self.negative_margin, self.reduction = margin, beta, negative_margin, reduction
+        self.margin, self.beta, self.negative_margin, self.reduction = options
         self.backend = backend
 
     def extra_repr(self) -> str:
-        return (
-            f"margin={self.margin}, beta={self.beta}, negative_margin={self.negative_margin}, "
-            f"reduction={self.reduction!r}"
-        )
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in EALOptions._fields)
 
     def forward(
         self,

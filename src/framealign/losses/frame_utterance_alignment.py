@@ -2,8 +2,13 @@
 
 from torch import Tensor, nn
 
-from framealign.functional.frame_utterance_alignment import check_fual_options, frame_utterance_alignment_loss
-from framealign.kernels.frame_stats import Backend
+from framealign._checks import Backend, check_backend
+from framealign.functional.frame_utterance_alignment import (
+    DEFAULTS,
+    NO_KERNEL,
+    FUALOptions,
+    frame_utterance_alignment_loss,
+)
 
 
 class FrameUtteranceAlignmentLoss(nn.Module):
@@ -62,17 +67,18 @@ class FrameUtteranceAlignmentLoss(nn.Module):
     def __init__(
         self,
         *,
-        target: str = "utterance",
-        detach: str | None = None,
-        reduction: str = "mean",
+        target: str = DEFAULTS.target,
+        detach: str | None = DEFAULTS.detach,
+        reduction: str = DEFAULTS.reduction,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_fual_options(target, detach, reduction, backend)
-        self.target, self.detach, self.reduction = target, detach, reduction
+        options = FUALOptions(target, detach, reduction).checked()
+        check_backend(backend, NO_KERNEL)
+        self.target, self.detach, self.reduction = options
 
     def extra_repr(self) -> str:
-        return f"target={self.target!r}, detach={self.detach!r}, reduction={self.reduction!r}"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in FUALOptions._fields)
 
     def forward(
         self,

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from framealign._checks import check_floating, check_labels, check_like, check_per_frame
+from framealign._checks import Backend, check_backend, check_floating, check_labels, check_like, check_per_frame
 from framealign.functional.alignment_objective import (
+    DEFAULTS,
     Objective,
-    check_objective_options,
-    mean_cross_entropy,
+    ObjectiveOptions,
+    alignment_objective_core,
     with_classifier,
 )
-from framealign.functional.emotional_attention import anchor_columns, loss_from_stats, safe_anchor
-from framealign.functional.frame_utterance_alignment import divergence, normalized
-from framealign.kernels.frame_stats import Backend, check_backend, frame_stats
+from framealign.functional.emotional_attention import EALOptions, anchor_columns, safe_anchor
+from framealign.functional.frame_utterance_alignment import FUALOptions, normalized
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import layout_of
-from framealign.masking import without_autocast
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled, check_pooled
 
 
@@ -75,21 +75,20 @@ class AlignmentObjective(nn.Module):
     def __init__(
         self,
         *,
-        margin: float = 0.8,
-        beta: float = 1.0,
-        negative_margin: float | None = None,
-        eal_weight: float = 0.05,
-        fual_weight: float = 0.05,
-        target: str = "utterance",
-        detach: str | None = None,
-        label_smoothing: float = 0.0,
+        margin: float = DEFAULTS.eal.margin,
+        beta: float = DEFAULTS.eal.beta,
+        negative_margin: float | None = DEFAULTS.eal.negative_margin,
+        eal_weight: float = DEFAULTS.eal_weight,
+        fual_weight: float = DEFAULTS.fual_weight,
+        target: str = DEFAULTS.fual.target,
+        detach: str | None = DEFAULTS.fual.detach,
+        label_smoothing: float = DEFAULTS.label_smoothing,
         class_weights: Tensor | None = None,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_objective_options(
-            margin, beta, negative_margin, eal_weight, fual_weight, target, detach, label_smoothing, class_weights
-        )
+        eal, fual = EALOptions(margin, beta, negative_margin, "mean"), FUALOptions(target, detach, "mean")
+        ObjectiveOptions(eal, fual, eal_weight, fual_weight, label_smoothing, class_weights).checked()
         check_backend(backend)
         self.backend = backend
         self.margin, self.beta, self.negative_margin = margin, beta, negative_margin
@@ -97,12 +96,16 @@ class AlignmentObjective(nn.Module):
         self.target, self.detach, self.label_smoothing = target, detach, label_smoothing
         self.register_buffer("class_weights", class_weights)
 
+    @property
+    def _options(self) -> ObjectiveOptions:
+        """As the attributes are now."""
+        eal = EALOptions(self.margin, self.beta, self.negative_margin, "mean")
+        fual = FUALOptions(self.target, self.detach, "mean")
+        return ObjectiveOptions(eal, fual, self.eal_weight, self.fual_weight, self.label_smoothing, self.class_weights)
+
     def extra_repr(self) -> str:
-        return (
-            f"margin={self.margin}, beta={self.beta}, negative_margin={self.negative_margin}, "
-            f"eal_weight={self.eal_weight}, fual_weight={self.fual_weight}, target={self.target!r}, "
-            f"detach={self.detach!r}, label_smoothing={self.label_smoothing}"
-        )
+        names = "margin", "beta", "negative_margin", "eal_weight", "fual_weight", "target", "detach", "label_smoothing"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def forward(
         self,
@@ -113,12 +116,13 @@ class AlignmentObjective(nn.Module):
         *,
         cu_seqlens: Tensor | None = None,
     ) -> Objective:
+        options = self._options
         check_pooled(pooled)
         check_per_frame("pooled.frames", pooled.frames, "dim", mask, cu_seqlens)
         layout = layout_of(pooled.frames, mask, cu_seqlens)
         check_labels(labels, layout.batch, pooled.utterance, "pooled.utterance")
-        anchor = safe_anchor(_anchor(pooled), layout) if self.eal_weight else None
-        if self.fual_weight and pooled.utterance.shape[-1] != pooled.frames.shape[-1]:
+        anchor = safe_anchor(_anchor(pooled), layout) if options.eal_weight else None
+        if options.fual_weight and pooled.utterance.shape[-1] != pooled.frames.shape[-1]:
             raise ValueError(
                 "`pooled` must have an `utterance` as wide as its `frames`, for one classifier to take both, got "
                 f"{pooled.utterance.shape[-1]} and {pooled.frames.shape[-1]}; use another pooling or `fual_weight=0`."
@@ -126,33 +130,28 @@ class AlignmentObjective(nn.Module):
 
         logits = classifier(pooled.utterance)
         check_floating("classifier(pooled.utterance)", logits, "batch, classes")
-        if self.class_weights is not None:
-            classes = logits.shape[1:]
-            check_like("class_weights", self.class_weights, "classes", classes, logits, "classifier(pooled.utterance)")
-        cross_entropy = mean_cross_entropy(logits, labels, layout, self.class_weights, self.label_smoothing)
-        eal = fual = torch.zeros_like(cross_entropy).detach()
-        frame_logits = None
+        if options.class_weights is not None:
+            expected = logits.shape[1:]
+            check_like(
+                "class_weights", options.class_weights, "classes", expected, logits, "classifier(pooled.utterance)"
+            )
+        stats = frame_logits = weights = None
         if anchor is not None:
-            columns = anchor_columns(anchor, self.negative_margin)
-            linear = _plain_linear(classifier) if self.fual_weight else None
+            columns = anchor_columns(anchor, options.eal.negative_margin)
+            linear = _plain_linear(classifier) if options.fual_weight else None
             if linear is not None:
                 columns = with_classifier(columns, linear.weight)
-            with without_autocast(pooled.frames):
-                stats = frame_stats(pooled.frames, columns, layout, norms=True, backend=self.backend)
-                eal = loss_from_stats(
-                    stats, anchor, layout, labels, self.margin, self.beta, self.negative_margin, "mean"
-                )
-                if linear is not None:
-                    frame_logits = stats.dots[..., -logits.shape[1] :]
-                    if linear.bias is not None:
-                        frame_logits = frame_logits + linear.bias
-        if self.fual_weight:
+            stats = frame_stats_core(pooled.frames, columns, layout, norms=True, backend=self.backend)
+            if linear is not None:
+                frame_logits = stats.dots[..., -logits.shape[1] :]
+                if linear.bias is not None:
+                    frame_logits = frame_logits + linear.bias
+        if options.fual_weight:
             if frame_logits is None:
-                frame_logits = classifier(layout.zero_padding(pooled.frames))  # nan there would reach its parameters
+                # nan on padding would reach its parameters
+                frame_logits = classifier(zero_padding(pooled.frames, layout.mask))
             weights = normalized(frame_logits, pooled.weights, layout)
-            fual = divergence(frame_logits, logits, weights, layout, self.target, self.detach, "mean")
-        loss = cross_entropy + self.eal_weight * eal + self.fual_weight * fual
-        return Objective(loss, cross_entropy, eal, fual, logits)
+        return alignment_objective_core(stats, anchor, frame_logits, logits, weights, labels, layout, options)
 
 
 def _plain_linear(classifier: Callable[[Tensor], Tensor]) -> nn.Linear | None:

@@ -2,11 +2,10 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive import pool
-from framealign.functional.attentive_statistics import pool_statistics
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import Layout, layout_of
+from framealign._checks import Backend, check_backend, check_integer
+from framealign.functional.attentive import attentive_pooling_core
+from framealign.layout import Layout, checked_layout
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled
 from framealign.pooling.unpadded import unpad
 
@@ -26,24 +25,15 @@ class FrameScorer(nn.Module):
         logits: Tensor = self.score(self.project(frames))
         return logits.squeeze(-1)
 
-    def logits(self, frames: Tensor, layout: Layout) -> Tensor:
-        """Scores of frames that hold anything on padding."""
-        unpadded = unpad(frames, layout)
-        if unpadded is not None:
-            return unpadded.pad(self.forward(unpadded.frames))
-        return self.forward(layout.zero_padding(frames))  # or nan there would reach the gradient of every parameter
-
-    def pool(self, frames: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor]:
-        """The utterance in the frames' dtype, and the weights; a learned vector alone scores in the same read."""
-        return pool(frames, layout, backend, **self._logits_or_query(frames, layout))
-
-    def pool_statistics(self, frames: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        return pool_statistics(frames, layout, **self._logits_or_query(frames, layout))
-
-    def _logits_or_query(self, frames: Tensor, layout: Layout) -> dict[str, Tensor]:
+    def attention(self, frames: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """By which it goes: logits, of frames that hold anything on padding; of a learned vector alone, a query."""
         if isinstance(self.project, nn.Identity):
             return {"query": self.score.weight.expand(layout.batch, 1, -1)}
-        return {"logits": self.logits(frames, layout)}
+        unpadded = unpad(frames, layout)
+        if unpadded is not None:
+            return {"logits": unpadded.pad(self.forward(unpadded.frames))}
+        # nan on padding would reach the gradient of every parameter
+        return {"logits": self.forward(zero_padding(frames, layout.mask))}
 
 
 class AttentivePooling(nn.Module):
@@ -90,10 +80,11 @@ class AttentivePooling(nn.Module):
         self.backend = backend
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = self.scorer.pool(frames, layout, self.backend)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, weights = attentive_pooling_core(
+            frames, layout, self.backend, **self.scorer.attention(frames, layout)
+        )
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without a clean copy of the frames.
@@ -103,6 +94,6 @@ class AttentivePooling(nn.Module):
             >>> framealign.AttentivePooling(256).embed(torch.randn(2, 120, 256)).shape
             torch.Size([2, 256])
         """
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        utterance, _ = self.scorer.pool(frames, layout_of(frames, mask, cu_seqlens), self.backend)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = attentive_pooling_core(frames, layout, self.backend, **self.scorer.attention(frames, layout))
         return utterance

@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import layout_of
+from framealign._checks import Backend, check_backend
+from framealign.functional.attentive_statistics import weighted_statistics_core
+from framealign.layout import checked_layout
+from framealign.masking import zero_padding
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.pooled import Pooled
 
@@ -49,10 +50,9 @@ class AttentiveStatisticsPooling(nn.Module):
         self.dim, self.output_dim = dim, 2 * dim
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = self.scorer.pool_statistics(frames, layout)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, weights = weighted_statistics_core(frames, layout, **self.scorer.attention(frames, layout))
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, 2 * dim): `forward(...).utterance`, without a clean copy of the frames.
@@ -62,6 +62,6 @@ class AttentiveStatisticsPooling(nn.Module):
             >>> framealign.AttentiveStatisticsPooling(256).embed(torch.randn(2, 120, 256)).shape
             torch.Size([2, 512])
         """
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        utterance, _ = self.scorer.pool_statistics(frames, layout_of(frames, mask, cu_seqlens))
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = weighted_statistics_core(frames, layout, **self.scorer.attention(frames, layout))
         return utterance

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import check_choice, check_frames
-from framealign.functional.cls_self_attention import attend_to_cls, check_similarity
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import layout_of
+from framealign._checks import Backend, check_backend, check_choice
+from framealign.functional.cls_self_attention import check_similarity, cls_attention_core
+from framealign.layout import checked_layout
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
 
@@ -85,10 +84,9 @@ class CLSSelfAttentionPooling(nn.Module):
         self.backend = backend
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         frames, cls = self.encoder.with_cls(frames, self.cls.to(frames.dtype), layout)
-        weights, pooled = attend_to_cls(frames, cls, layout, self.similarity, self.temperature, self.backend)
+        weights, pooled = cls_attention_core(frames, cls, layout, self.similarity, self.temperature, self.backend)
         utterance = cls if self.aggregate == "cls" else pooled.to(frames.dtype)
         if self.aggregate == "sum":
             utterance = utterance + cls
@@ -110,6 +108,5 @@ class CLSSelfAttentionPooling(nn.Module):
         if self.aggregate != "cls" or not self.encoder.answers_one_query:
             pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
             return pooled.utterance
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         return self.encoder.cls_alone(frames, self.cls.to(frames.dtype), layout, self.backend)

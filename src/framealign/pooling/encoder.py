@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from framealign._checks import check_integer, check_number
-from framealign.kernels.frame_stats import Backend, frame_stats
+from framealign._checks import Backend, check_integer, check_number
+from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Packed, Padded, log_sum_exp
+from framealign.masking import zero_padding
 from framealign.pooling.tokens import Tokens, tokens_of
 
 
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
         """Only the second result of `with_cls`, of a single layer without dropout: one query in place of all."""
         layer = cast(EncoderLayer, self.layers[0])
         if layer.norm_first:
-            frames, token = layer.attention_norm(layout.zero_padding(frames)), layer.attention_norm(cls)
+            frames, token = layer.attention_norm(zero_padding(frames, layout.mask)), layer.attention_norm(cls)
         else:
             token = cls
         attended = layer.attention.answer(token, frames, layout, backend)
@@ -137,7 +138,7 @@ class SelfAttention(nn.Module):
         columns = torch.einsum("hd,hdk->hk", query, keys) / query.shape[1] ** 0.5
         heads = []
         for column, value in zip(columns, values, strict=True):
-            stats = frame_stats(frames, column.expand(layout.batch, 1, -1), layout, attend=True, backend=backend)
+            stats = frame_stats_core(frames, column.expand(layout.batch, 1, -1), layout, attend=True, backend=backend)
             assert stats.pooled is not None
             score = (column * token).sum().to(stats.dots.dtype)
             share = (log_sum_exp(stats.dots[..., 0], layout) - score).sigmoid()[:, None]  # of all frames together

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from framealign._checks import check_frames, check_integer
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import Layout, layout_of
-from framealign.masking import compute_dtype
+from framealign._checks import Backend, check_backend, check_integer
+from framealign._precision import compute_dtype
+from framealign.layout import Layout, checked_layout
+from framealign.masking import fill_padding, zero_padding
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -54,16 +54,15 @@ class MaxPooling(nn.Module):
         return known_width("MaxPooling", self.dim)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, candidates = _maximum(frames, layout)
         dtype = compute_dtype(frames)
         if frames.shape[-2] == 0:
             return Pooled(utterance, frames.sum(dim=-1).to(dtype), frames, cls=None)
         holds = (candidates.detach() == layout.spread(utterance.detach())).to(dtype)
         holders = layout.sum(holds).clamp_min(1)
-        weights = layout.zero_padding((holds / layout.spread(holders)).mean(dim=-1))
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        weights = zero_padding((holds / layout.spread(holders)).mean(dim=-1), layout.mask)
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without looking for who holds a maximum.
@@ -74,8 +73,8 @@ class MaxPooling(nn.Module):
             >>> framealign.MaxPooling().embed(frames, torch.tensor([[True, True, False]]))
             tensor([[3., 5.]])
         """
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        utterance, _ = _maximum(frames, layout_of(frames, mask, cu_seqlens))
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = _maximum(frames, layout)
         return utterance
 
 
@@ -84,5 +83,5 @@ def _maximum(frames: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     if frames.shape[-2] == 0:  # no maximum of nothing; the sum is 0 and joined to the graph
         nothing = frames.sum(dim=-2, keepdim=True).expand(layout.batch, *(1,) * (frames.ndim - 2), -1)
         return nothing.flatten(1), frames
-    candidates = layout.fill_padding(frames, -torch.inf)
+    candidates = fill_padding(frames, layout.mask, -torch.inf)
     return layout.amax(candidates).masked_fill(layout.counts[:, None] == 0, 0.0), candidates

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive import pool
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import layout_of
+from framealign._checks import Backend, check_backend, check_integer
+from framealign.functional.attentive import attentive_pooling_core
+from framealign.layout import checked_layout
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -49,10 +49,9 @@ class MeanPooling(nn.Module):
         return known_width("MeanPooling", self.dim)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = pool(frames, layout, self.backend)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, weights = attentive_pooling_core(frames, layout, self.backend)
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, dim): `forward(...).utterance`, without a clean copy of the frames.
@@ -63,6 +62,6 @@ class MeanPooling(nn.Module):
             >>> framealign.MeanPooling().embed(frames, torch.tensor([[True, True, False]]))
             tensor([[2.]])
         """
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        utterance, _ = pool(frames, layout_of(frames, mask, cu_seqlens), self.backend)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = attentive_pooling_core(frames, layout, self.backend)
         return utterance

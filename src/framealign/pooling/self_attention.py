@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import layout_of
+from framealign._checks import Backend, check_backend
+from framealign.functional.attentive import attentive_pooling_core
+from framealign.layout import checked_layout
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
@@ -67,10 +67,11 @@ class SelfAttentionPooling(nn.Module):
         self.backend = backend
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         frames = self.encoder(frames, layout)
-        utterance, weights = self.scorer.pool(frames, layout, self.backend)
+        utterance, weights = attentive_pooling_core(
+            frames, layout, self.backend, **self.scorer.attention(frames, layout)
+        )
         return Pooled(utterance, weights, frames, cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:

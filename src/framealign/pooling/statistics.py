@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from framealign._checks import check_frames, check_integer
-from framealign.functional.attentive_statistics import pool_statistics
-from framealign.kernels.frame_stats import Backend, check_backend
-from framealign.layout import layout_of
+from framealign._checks import Backend, check_backend, check_integer
+from framealign.functional.attentive_statistics import weighted_statistics_core
+from framealign.layout import checked_layout
+from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled, known_width
 
 
@@ -53,10 +53,9 @@ class StatisticsPooling(nn.Module):
         return 2 * known_width("StatisticsPooling", self.dim)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        layout = layout_of(frames, mask, cu_seqlens)
-        utterance, weights = pool_statistics(frames, layout)
-        return Pooled(utterance, weights, layout.zero_padding(frames), cls=None)
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, weights = weighted_statistics_core(frames, layout)
+        return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """The utterance vectors alone, (batch, 2 * dim): `forward(...).utterance`, without a clean copy of the frames.
@@ -66,6 +65,6 @@ class StatisticsPooling(nn.Module):
             >>> framealign.StatisticsPooling().embed(torch.tensor([[[1.0], [3.0]]]))
             tensor([[2., 1.]])
         """
-        check_frames(frames, mask, cu_seqlens, dim=self.dim)
-        utterance, _ = pool_statistics(frames, layout_of(frames, mask, cu_seqlens))
+        layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
+        utterance, _ = weighted_statistics_core(frames, layout)
         return utterance

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framealign.layout import Layout, Packed, Padded
+from framealign.masking import zero_padding
 from framealign.pooling.unpadded import Unpadded, unpad
 
 
@@ -12,7 +13,7 @@ class PaddedTokens:
     """The CLS is the first column."""
 
     def __init__(self, frames: Tensor, layout: Padded, cls: Tensor | None) -> None:
-        values, mask = layout.zero_padding(frames), layout.mask
+        values, mask = zero_padding(frames, layout.mask), layout.mask
         self._frames, self._first = layout, 0
         if cls is not None:
             values, self._first = torch.cat([cls.expand(layout.batch, 1, -1), values], dim=1), 1
@@ -23,7 +24,7 @@ class PaddedTokens:
         self.values, self.layout = values, Padded(values, mask)
 
     def frames(self, values: Tensor) -> Tensor:
-        return self._frames.zero_padding(values[:, self._first :])
+        return zero_padding(values[:, self._first :], self._frames.mask)
 
     def cls(self, values: Tensor) -> Tensor:
         return values[:, 0].masked_fill(self._frames.counts[:, None] == 0, 0.0)

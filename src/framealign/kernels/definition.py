@@ -7,15 +7,16 @@ It is what the other paths must equal, and the path of second derivatives, forwa
 import torch
 from torch import Tensor
 
+from framealign.kernels.interface import Outputs, Request
 from framealign.layout import Layout, Packed
+from framealign.masking import zero_padding
 
 
-def frame_stats(
-    frames: Tensor, columns: Tensor, logits: Tensor | None, layout: Layout, attend: bool, norms: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Frames and columns in one dtype, to dots, norms, weights and pooled; empty where not asked for."""
+def definition(request: Request, layout: Layout) -> Outputs:
+    """`layout` is that of the request's frames."""
+    frames, columns, logits, _, _, attend, norms, _ = request
     nothing = frames.new_empty(0)
-    frames = layout.zero_padding(frames.to(columns.dtype))
+    frames = zero_padding(frames.to(columns.dtype), layout.mask)
     dots = _dots(frames, columns, layout)
     lengths = norm(frames) if norms else nothing
     if not attend:
