@@ -8,46 +8,10 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
-from cases import EVERYTHING, Case, OnePass, Step, assert_close, frame_inputs, make_inputs, make_mask, run
-from framealign import (
-    AttentivePooling,
-    AttentiveStatisticsPooling,
-    CLSSelfAttentionPooling,
-    EmotionalAttentionLoss,
-    FrameUtteranceAlignmentLoss,
-    MaxPooling,
-    MeanPooling,
-    SelfAttentionPooling,
-    StatisticsPooling,
-)
+from cases import EVERYTHING, Case, Kind, assert_close, frame_inputs, make_inputs, make_mask, run
+from framealign import EmotionalAttentionLoss, FrameUtteranceAlignmentLoss
 
 MASK = make_mask(["#.##", "....", "####"])
-
-# What PyTorch says where its fused attention on the CPU has no such derivative
-NO_SECOND = r"derivative for aten::_scaled_dot_product\w+_backward is not implemented"
-NO_FORWARD = r"Trying to use forward AD with _scaled_dot_product\w+ that does not support it"
-OK = None
-
-TABLE = {
-    #                             second     forward     vmap, grad and jacrev
-    MeanPooling:                 (OK,        OK,         OK),
-    MaxPooling:                  (OK,        OK,         OK),
-    StatisticsPooling:           (OK,        OK,         OK),
-    AttentivePooling:            (OK,        OK,         OK),
-    AttentiveStatisticsPooling:  (OK,        OK,         OK),
-    SelfAttentionPooling:        (NO_SECOND, NO_FORWARD, OK),
-    CLSSelfAttentionPooling:     (NO_SECOND, NO_FORWARD, OK),
-    EmotionalAttentionLoss:      (OK,        OK,         OK),
-    FrameUtteranceAlignmentLoss: (OK,        OK,         OK),
-}  # fmt: skip
-
-
-def row_of(case: Case) -> tuple[str | None, str | None, str | None]:
-    """The objective has what its pooling has."""
-    if case.module is OnePass:
-        return OK, OK, OK
-    return TABLE[case.options["pooling"].module if case.module is Step else case.module]
-
 
 # A detached side is a constant to the gradient but not to a finite difference: checked apart, below
 ATTACHED = [case for case in EVERYTHING if case.options.get("detach") is None]
@@ -78,6 +42,11 @@ def as_function(case: Case) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     return function, tuple(leaf.detach().requires_grad_() for leaf in leaves)
 
 
+def differentiated(case: Case) -> Kind:
+    """What decides which derivatives there are: a training step has those of its pooling."""
+    return case.options.get("pooling", case).kind
+
+
 def check(expected_error: str | None, attempt: Callable[[], object]) -> None:
     if expected_error is None:
         assert attempt() is not False
@@ -93,7 +62,7 @@ def test_gradients(case: Case) -> None:
 
 @each_case
 def test_second_derivatives(case: Case) -> None:
-    check(row_of(case)[0], lambda: gradgradcheck(*as_function(case), fast_mode=True))
+    check(differentiated(case).no_second, lambda: gradgradcheck(*as_function(case), fast_mode=True))
 
 
 @each_case
@@ -107,7 +76,7 @@ def test_forward_mode(case: Case) -> None:
         pulled = torch.autograd.grad(function(*values), values, cotangent)
         assert_close((cotangent * pushed).sum(), sum((a * b).sum() for a, b in zip(pulled, tangents, strict=True)))
 
-    check(row_of(case)[1], attempt)
+    check(differentiated(case).no_forward, attempt)
 
 
 @each_case
@@ -116,7 +85,7 @@ def test_vmap_over_a_stack_of_batches(case: Case) -> None:
     function, values = as_function(case)
     stacks = tuple(torch.stack([value, value.flip(0), 2 * value]).detach() for value in values)
     expected = torch.stack([function(*batch) for batch in zip(*stacks, strict=True)])
-    check(row_of(case)[2], lambda: assert_close(vmap(function)(*stacks), expected))
+    assert_close(vmap(function)(*stacks), expected)
 
 
 @each_case
@@ -124,17 +93,13 @@ def test_vmap_over_a_stack_of_batches(case: Case) -> None:
 def test_func_grad_and_jacrev(case: Case) -> None:
     function, values = as_function(case)
     detached = tuple(value.detach() for value in values)
-
-    def attempt() -> None:
-        every = tuple(range(len(values)))
-        expected = torch.autograd.grad(function(*values).sum(), values)
-        for ours, theirs in zip(grad(lambda *v: function(*v).sum(), argnums=every)(*detached), expected, strict=True):
-            assert_close(ours, theirs)
-        expected = torch.autograd.functional.jacobian(function, detached)
-        for ours, theirs in zip(jacrev(function, argnums=every)(*detached), expected, strict=True):
-            assert_close(ours, theirs)
-
-    check(row_of(case)[2], attempt)
+    every = tuple(range(len(values)))
+    expected = torch.autograd.grad(function(*values).sum(), values)
+    for ours, theirs in zip(grad(lambda *v: function(*v).sum(), argnums=every)(*detached), expected, strict=True):
+        assert_close(ours, theirs)
+    expected = torch.autograd.functional.jacobian(function, detached)
+    for ours, theirs in zip(jacrev(function, argnums=every)(*detached), expected, strict=True):
+        assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("target", ["utterance", "frames"])

@@ -21,6 +21,7 @@ from cases import (
     gradients,
     make_inputs,
     make_mask,
+    one_of_each,
     pack_inputs,
 )
 from framealign import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling, lengths_to_mask
@@ -180,7 +181,7 @@ def test_autocast_computes_in_float32(case: Case) -> None:
         assert_equal(embed_and_gradients(module, inputs, SHORT), expected)
 
 
-@pytest.mark.parametrize("case", {case.module: case for case in reversed(POOLINGS)}.values(), ids=str)
+@pytest.mark.parametrize("case", one_of_each(POOLINGS), ids=str)
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_compiles_as_one_graph_and_exports(case: Case, layout: str) -> None:
     module, graphs = case.build(torch.float32), []

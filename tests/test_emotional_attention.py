@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import EAL, MASKS, Case, assert_close, assert_equal, assert_matches_oracle
+from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
 from framealign import EmotionalAttentionLoss
 from framealign.functional import emotional_attention_loss
 
+each_case = pytest.mark.parametrize("case", cases_of(EmotionalAttentionLoss), ids=str)
+
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("case", EAL, ids=str)
+@each_case
 def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
     assert_matches_oracle(case, mask)
 
@@ -41,7 +43,7 @@ def test_each_utterance_counts_once_by_default_and_each_frame_with_frames() -> N
     assert_close(loss("sum"), away + near)
 
 
-@pytest.mark.parametrize("case", EAL, ids=str)
+@each_case
 @pytest.mark.parametrize("zero", ["frame", "anchor"])
 def test_a_zero_vector_has_cosine_zero_and_gradient_zero(case: Case, zero: str) -> None:
     frames, anchor = torch.randn(2, 3, 4), torch.randn(2, 4)

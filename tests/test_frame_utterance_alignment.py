@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import FUAL, MASKS, Case, assert_close, assert_equal, assert_matches_oracle
+from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
 from framealign import AttentivePooling, CLSSelfAttentionPooling, FrameUtteranceAlignmentLoss
 from framealign.functional import frame_utterance_alignment_loss
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("case", FUAL, ids=str)
+@pytest.mark.parametrize("case", cases_of(FrameUtteranceAlignmentLoss), ids=str)
 def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
     assert_matches_oracle(case, mask)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cases import DIM, POOLINGS, Case, assert_close, assert_equal, run
+from cases import DIM, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, oracle, run
 from framealign import MaxPooling, MeanPooling, Pooled, StatisticsPooling
 
 each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
@@ -15,12 +15,12 @@ each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
 
 @each_pooling
 def test_returns_a_pooled(case: Case) -> None:
-    module = case.build(torch.float32)
-    pooled = module(torch.randn(2, 3, DIM))
+    module, inputs = case.build(), make_inputs(case, MASKS["full"])
+    pooled = module(inputs["frames"])
     assert isinstance(pooled, Pooled)
-    assert pooled.utterance.shape == (2, module.output_dim)
-    assert_close(pooled.weights.sum(dim=1), torch.ones(2))
-    assert (pooled.cls is None) == ("CLS" not in case.module.__name__)
+    assert pooled.utterance.shape == (3, module.output_dim)
+    assert_close(pooled.weights.sum(dim=1), torch.ones(3))
+    assert (pooled.cls is not None) == ("cls" in oracle(case, module, inputs, MASKS["full"]))
 
 
 @each_pooling
@@ -51,7 +51,7 @@ def test_one_frame_or_one_utterance(case: Case, shape: tuple[int, int]) -> None:
         assert_equal(outputs["weights"], torch.ones(shape))
 
 
-@pytest.mark.parametrize("case", {case.module: case for case in reversed(POOLINGS)}.values(), ids=str)
+@pytest.mark.parametrize("case", one_of_each(POOLINGS), ids=str)
 def test_twenty_thousand_frames(case: Case) -> None:
     module, mask = case.build(torch.float32), torch.zeros(1, 20_000, dtype=torch.bool)
     mask[:, ::400] = True  # few of them real, so that the attention of the reference below is small

@@ -22,10 +22,13 @@ from cases import (
     oracle,
     run,
 )
-from framealign import EmotionalAttentionLoss, StatisticsPooling
+from framealign import EmotionalAttentionLoss
 from framealign.diagnostics import anchor_cosine
 from framealign.functional import cls_attention, masked_mean, weighted_statistics
 from strategies import half_precision, masks, seeds
+
+# Whose arithmetic is all the library's: a layer of torch rounds its own products under autocast
+WITHOUT_LAYERS = [case for case in [*POOLINGS, *LOSSES] if not list(case.build().parameters())] + cases_of(OnePass)
 
 
 @pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
@@ -71,7 +74,7 @@ def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> N
     assert_close(masked_mean(frames.abs().repeat(1, 200, 1)), torch.full((2, 1024), 100.0))
 
 
-@pytest.mark.parametrize("case", [*LOSSES, *cases_of(OnePass), *cases_of(StatisticsPooling)], ids=str)
+@pytest.mark.parametrize("case", WITHOUT_LAYERS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_backward_inside_autocast_rounds_nothing_more(case: Case, dtype: torch.dtype) -> None:
     mask = MASKS["an empty utterance"]
