@@ -20,7 +20,7 @@ def test_the_cls_starts_small_and_is_learned() -> None:
     assert pooling.cls.requires_grad
 
 
-def test_the_paper_s_weights_by_hand() -> None:
+def test_the_paper_s_weights_equal_those_computed_by_hand() -> None:
     frames, cls = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.tensor([[3.0, 0.0]])
     assert_close(cls_attention(frames, cls), torch.tensor([[6 / 2**0.5, 0.0]]).softmax(dim=1))
     assert_close(cls_attention(frames, cls, similarity="cosine"), torch.tensor([[10.0, 0.0]]).softmax(dim=1))
@@ -33,7 +33,7 @@ def test_the_functional_equals_the_module() -> None:
     assert_close(weights, pooled.weights)
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     with pytest.raises(ValueError, match=r"`similarity` must be one of 'dot', 'cosine', got 'dots'"):
         CLSSelfAttentionPooling(8, similarity="dots")
     with pytest.raises(ValueError, match=r"`aggregate` must be one of 'frames', 'cls', 'sum', got None"):

@@ -137,7 +137,9 @@ def test_the_meter_counts_what_is_read_and_written() -> None:
 @pytest.mark.parametrize(
     ("loss", "limit", "operators_limit"), [(eal, 9.3, 90), (joint, 12.0, 200)], ids=["EAL", "joint"]
 )
-def test_bytes_moved(loss: Callable[..., Tensor], limit: float, operators_limit: int, mask: str) -> None:
+def test_few_bytes_are_moved_by_few_operators(
+    loss: Callable[..., Tensor], limit: float, operators_limit: int, mask: str
+) -> None:
     """In multiples of the frames' bytes, forward and backward; padding that is skipped costs nothing.
 
     Some operators are called for each utterance, forward and backward: copies of its frames, and zeros behind them.
@@ -163,7 +165,7 @@ def test_the_hand_written_loss_moves_several_times_as_much() -> None:
 
 @pytest.mark.parametrize("mask", ["full", "ragged"])
 @pytest.mark.parametrize("loss", [eal, joint])
-def test_bytes_kept_for_backward(loss: Callable[..., Tensor], mask: str) -> None:
+def test_little_is_kept_for_backward_but_the_frames(loss: Callable[..., Tensor], mask: str) -> None:
     """At most 0.05 of the frames, beside the frames themselves and the parameters."""
     inputs, kept = make(), {}
 

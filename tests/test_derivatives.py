@@ -56,17 +56,17 @@ def check(expected_error: str | None, attempt: Callable[[], object]) -> None:
 
 
 @each_case
-def test_gradients(case: Case) -> None:
+def test_gradients_equal_finite_differences(case: Case) -> None:
     assert gradcheck(*as_function(case), fast_mode=True)
 
 
 @each_case
-def test_second_derivatives(case: Case) -> None:
+def test_second_derivatives_equal_finite_differences_or_are_refused(case: Case) -> None:
     check(differentiated(case).no_second, lambda: gradgradcheck(*as_function(case), fast_mode=True))
 
 
 @each_case
-def test_forward_mode(case: Case) -> None:
+def test_forward_mode_agrees_with_backward_or_is_refused(case: Case) -> None:
     function, values = as_function(case)
     tangents = tuple(torch.randn_like(value) for value in values)
 
@@ -81,7 +81,7 @@ def test_forward_mode(case: Case) -> None:
 
 @each_case
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_vmap_over_a_stack_of_batches(case: Case) -> None:
+def test_vmap_over_a_stack_of_batches_equals_each_alone(case: Case) -> None:
     function, values = as_function(case)
     stacks = tuple(torch.stack([value, value.flip(0), 2 * value]).detach() for value in values)
     expected = torch.stack([function(*batch) for batch in zip(*stacks, strict=True)])
@@ -90,7 +90,7 @@ def test_vmap_over_a_stack_of_batches(case: Case) -> None:
 
 @each_case
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_func_grad_and_jacrev(case: Case) -> None:
+def test_func_grad_and_jacrev_equal_autograd(case: Case) -> None:
     function, values = as_function(case)
     detached = tuple(value.detach() for value in values)
     every = tuple(range(len(values)))
@@ -104,7 +104,7 @@ def test_func_grad_and_jacrev(case: Case) -> None:
 
 @pytest.mark.parametrize("target", ["utterance", "frames"])
 @pytest.mark.parametrize("detach", ["utterance", "frames"])
-def test_gradients_beside_a_detached_side(target: str, detach: str) -> None:
+def test_derivatives_beside_a_detached_side_equal_finite_differences(target: str, detach: str) -> None:
     case = Case(FrameUtteranceAlignmentLoss, {"target": target, "detach": detach})
     module, inputs = case.build(), make_inputs(case, MASK)
     followed = frame_inputs(inputs) if detach == "utterance" else ["utterance_logits"]
@@ -119,7 +119,7 @@ def test_gradients_beside_a_detached_side(target: str, detach: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["utterance", "frames"])
-def test_first_and_second_derivatives_at_a_weight_of_zero(target: str) -> None:
+def test_derivatives_at_a_weight_of_zero_equal_finite_differences(target: str) -> None:
     frame_logits, logits = torch.randn(2, 4, 3).double(), torch.randn(2, 3).double()
     weights = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]]).double()
     leaves = tuple(value.requires_grad_() for value in (frame_logits, logits, weights))

@@ -131,7 +131,7 @@ def test_nan_in_a_real_frame_comes_out(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", OF_ONE_READ, ids=str)
-def test_derivatives(case: Case) -> None:
+def test_derivatives_equal_finite_differences(case: Case) -> None:
     module, frames = case.build(), make_inputs(case, SHORT)["frames"]
     names, parameters = zip(*module.named_parameters(), strict=True) if list(module.parameters()) else ((), ())
 
@@ -153,7 +153,7 @@ def test_derivatives(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", OF_ONE_READ, ids=str)
-def test_gradients_that_arrive_at_the_weights(case: Case) -> None:
+def test_gradients_that_arrive_at_the_weights_equal_finite_differences(case: Case) -> None:
     """Beside those of the utterance, alone, and differentiated again."""
     module, frames = case.build(), make_inputs(case, SHORT)["frames"]
     if not list(module.parameters()):
@@ -165,7 +165,7 @@ def test_gradients_that_arrive_at_the_weights(case: Case) -> None:
 
 @each_pooling
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(case: Case, dtype: torch.dtype) -> None:
+def test_half_precision_errs_within_its_tolerance_of_float64(case: Case, dtype: torch.dtype) -> None:
     mask = MASKS["an empty utterance"]
     frames = make_inputs(case, mask, dtype)["frames"]
     found = case.build(dtype).embed(frames, mask)
@@ -249,7 +249,9 @@ def of_width(build: Callable[..., nn.Module], **options: object) -> tuple[nn.Mod
     [(MeanPooling, {}), (AttentivePooling, {"hidden_dim": None})],
     ids=["mean", "attention"],
 )
-def test_memory(build: Callable[..., nn.Module], options: dict[str, object], lengths: Tensor | None) -> None:
+def test_no_tensor_in_the_size_of_the_frames_is_made_but_their_gradient(
+    build: Callable[..., nn.Module], options: dict[str, object], lengths: Tensor | None
+) -> None:
     """Nothing in the size of the frames is made but their gradient, and nothing is kept but the frames."""
     module, frames = of_width(build, **options)
     mask = None if lengths is None else lengths_to_mask(lengths, TIME)
@@ -277,7 +279,9 @@ def test_memory(build: Callable[..., nn.Module], options: dict[str, object], len
     [(StatisticsPooling, {}), (AttentiveStatisticsPooling, {"hidden_dim": None})],
     ids=["mean", "attention"],
 )
-def test_memory_of_statistics(build: Callable[..., nn.Module], options: dict[str, object]) -> None:
+def test_embed_of_statistics_makes_no_clean_copy_of_the_frames(
+    build: Callable[..., nn.Module], options: dict[str, object]
+) -> None:
     """Their groups are squared in a copy of their own; where they are all one, that is one copy."""
     module, frames = of_width(build, **options)
     mask = lengths_to_mask(LENGTHS, TIME)

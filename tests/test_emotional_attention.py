@@ -58,7 +58,7 @@ def test_a_zero_vector_has_cosine_zero_and_gradient_zero(case: Case, zero: str) 
     assert anchor.grad.isfinite().all()
 
 
-def test_the_value_at_a_zero_vector() -> None:
+def test_a_zero_vector_costs_the_softplus_of_the_margin() -> None:
     loss = EmotionalAttentionLoss(0.8)
     expected = math.log1p(math.exp(0.8))
     assert_close(loss(torch.zeros(1, 2, 3), torch.ones(1, 3)), expected)
@@ -95,13 +95,13 @@ class TestNegativeMargin:
             EmotionalAttentionLoss(negative_margin=0.2, reduction="frames")
 
 
-def test_twenty_thousand_frames() -> None:
+def test_the_mean_over_twenty_thousand_frames_loses_no_digits() -> None:
     frames, anchor = torch.randn(1, 20_000, 4), torch.randn(1, 4)
     cosines = torch.cosine_similarity(frames, anchor[:, None], dim=-1)
     assert_close(EmotionalAttentionLoss()(frames, anchor), torch.nn.functional.softplus(0.8 - cosines).mean())
 
 
-def test_strided_inputs() -> None:
+def test_strided_inputs_give_what_contiguous_ones_give() -> None:
     frames, anchor = torch.randn(3, 5, 8), torch.randn(3, 8)
     expected = EmotionalAttentionLoss()(frames, anchor)
     transposed = frames.transpose(0, 1).contiguous().transpose(0, 1)
@@ -123,7 +123,7 @@ def test_repr_shows_the_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["margin", "negative_margin"])
-def test_messages_of_the_margins(name: str) -> None:
+def test_a_margin_that_is_no_cosine_is_refused(name: str) -> None:
     for value in (1.5, -1.01, math.nan, math.inf):
         with pytest.raises(ValueError, match=rf"`{name}` must be a finite number in \[-1, 1\], got {value}"):
             EmotionalAttentionLoss(**{name: value})
@@ -132,7 +132,7 @@ def test_messages_of_the_margins(name: str) -> None:
             EmotionalAttentionLoss(**{name: value})
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frames, anchor, loss = torch.randn(2, 3, 4), torch.randn(2, 4), EmotionalAttentionLoss()
     for beta in (0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"`beta` must be a finite number in \(0, inf\), got"):

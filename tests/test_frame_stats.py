@@ -161,7 +161,7 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
 
 @each_option
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_vmap_of_the_operator(options: dict[str, object], layout: str) -> None:
+def test_vmap_of_the_operator_equals_each_batch_alone(options: dict[str, object], layout: str) -> None:
     mask = MASKS["an empty utterance"]
     switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
     batches = [make(mask, options, seed) for seed in range(3)]
@@ -250,12 +250,12 @@ class TestBackend:
         ):
             frame_stats(self.FRAMES, self.COLUMNS, backend="triton")
 
-    def test_auto_falls_back(self) -> None:
+    def test_auto_is_eager_on_the_cpu(self) -> None:
         assert_equal(
             frame_stats(self.FRAMES, self.COLUMNS).dots, frame_stats(self.FRAMES, self.COLUMNS, backend="eager").dots
         )
 
-    def test_what_the_kernels_can_hold(self) -> None:
+    def test_why_not_triton_names_the_limit_that_is_passed(self) -> None:
         pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
         with FakeTensorMode(), torch.device("cuda"):
             frames, columns = torch.empty(2, 3, 768), torch.empty(2, 5, 768)
@@ -265,12 +265,12 @@ class TestBackend:
             assert "frames have 10000 dimensions" in why_not_triton(torch.empty(2, 3, 10_000), columns)
             assert "there are 17 columns" in why_not_triton(frames, torch.empty(2, 17, 768))
 
-    def test_another_is_refused(self) -> None:
+    def test_another_is_refused_with_the_choices(self) -> None:
         with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'eager', 'triton', got 'cuda'"):
             frame_stats(self.FRAMES, self.COLUMNS, backend="cuda")
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frames, columns, cu_seqlens = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.tensor([0, 2, 3])
     with pytest.raises(ValueError, match=r"`attend` needs `logits`, or `columns` whose last one is the query, got nei"):
         frame_stats(frames, attend=True)

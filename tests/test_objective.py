@@ -87,7 +87,7 @@ def test_a_label_that_weighs_nothing_is_no_division_by_zero(pooled: Pooled, clas
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
-def test_labels_of_any_integer_dtype(pooled: Pooled, classifier: nn.Linear, dtype: torch.dtype) -> None:
+def test_labels_may_be_of_any_integer_dtype(pooled: Pooled, classifier: nn.Linear, dtype: torch.dtype) -> None:
     objective = AlignmentObjective(negative_margin=0.1)
     assert_equal(objective(pooled, LABELS.to(dtype), classifier, MASK), objective(pooled, LABELS, classifier, MASK))
 
@@ -194,7 +194,7 @@ def test_repr_shows_the_options() -> None:
         assert part in text
 
 
-def test_messages(pooled: Pooled, classifier: nn.Linear) -> None:
+def test_each_refusal_names_the_argument_and_what_it_got(pooled: Pooled, classifier: nn.Linear) -> None:
     objective = AlignmentObjective()
     for name in ("eal_weight", "fual_weight"):
         for value in (-0.1, math.nan, math.inf):

@@ -62,7 +62,7 @@ def test_nan_stays_in_its_frame() -> None:
     assert frames.isnan().squeeze(2).tolist() == [[True, False], [False, False]]
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     packed = torch.randn(3, 4)
     with pytest.raises(ValueError, match=r"`frames` must have shape \(batch, time, dim\), got \(3, 4\)"):
         pack(packed)

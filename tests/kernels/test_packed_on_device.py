@@ -53,7 +53,7 @@ def test_equals_the_eager_path(attention: str, norms: bool, dtype: torch.dtype) 
             assert_close(ours, theirs, dtype)
 
 
-def test_only_what_is_needed() -> None:
+def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     frames, columns, _ = make(torch.float32, False)
     _, norms, weights, pooled = packed.forward(frames, columns, None, None, CU_SEQLENS, True, True)
     gradients = torch.ones(13, 2), torch.ones(13), torch.ones(13), torch.ones(3, DIM)
@@ -77,7 +77,7 @@ def test_the_path_is_chosen_when_the_operator_runs(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_where_it_is_taken(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_taken_for_packed_frames_on_a_device_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatch = importlib.import_module("framealign.kernels.frame_stats")
     with FakeTensorMode(), torch.device(device):
         frames, columns, ends = torch.randn(13, DIM), torch.randn(3, 2, DIM), torch.zeros(4, dtype=torch.int32)

@@ -33,7 +33,9 @@ WITHOUT_LAYERS = [case for case in [*POOLINGS, *LOSSES] if not list(case.build()
 
 @pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
 @given(mask=masks(), seed=seeds, dtype=half_precision)
-def test_half_precision_inputs(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+def test_half_precision_in_gives_float32_losses_near_those_of_float64(
+    case: Case, mask: Tensor, seed: int, dtype: torch.dtype
+) -> None:
     module, inputs = case.build(dtype), make_inputs(case, mask, dtype, seed)
     exact = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     outputs = run(module, inputs, mask)
@@ -47,7 +49,9 @@ def test_half_precision_inputs(case: Case, mask: Tensor, seed: int, dtype: torch
 
 @pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
 @given(mask=masks(), seed=seeds, dtype=half_precision)
-def test_autocast(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+def test_autocast_gives_float32_losses_near_those_of_float64(
+    case: Case, mask: Tensor, seed: int, dtype: torch.dtype
+) -> None:
     module, inputs = case.build(torch.float32), make_inputs(case, mask, torch.float32, seed)
     with torch.autocast("cpu", dtype=dtype):
         outputs = run(module, inputs, mask)
