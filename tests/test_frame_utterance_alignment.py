@@ -131,12 +131,15 @@ class TestGradientToTheWeights:
         self.frame_logits, self.utterance_logits = self.frame_logits.float(), self.utterance_logits.float()
         assert_close(self.gradient(weights, weights), self.contract.float() + 1)
 
-    def test_is_finite_where_only_a_frame_of_weight_zero_believes_in_a_class(self) -> None:
-        frame_logits = torch.tensor([[[0.0, -1e4], [-1e4, 0.0]]])
-        weights = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    @pytest.mark.parametrize("belief", [-1e4, -100.0, 0.0])
+    @pytest.mark.parametrize("light", [0.0, 1e-42, 1e-20])
+    def test_is_finite_where_only_a_frame_of_weight_zero_believes_in_a_class(self, light: float, belief: float) -> None:
+        """Or one of next to no weight, which must not make the sum too small to divide by."""
+        frame_logits = torch.tensor([[[0.0, -1e4], [0.0, belief], [-1e4, 0.0]]])
+        weights = torch.tensor([[1.0, light, 0.0]], requires_grad=True)
         FrameUtteranceAlignmentLoss()(frame_logits, torch.zeros(1, 2), weights).backward()
         assert weights.grad.isfinite().all()
-        assert weights.grad[0, 1] < -1e30
+        assert weights.grad[0, 2] < (-1e30 if light * math.exp(belief) < 1e-30 else -1e18)
 
 
 def test_the_average_over_twenty_thousand_frames_loses_no_digits() -> None:
