@@ -42,8 +42,8 @@ def _size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_compiler() -> Iterator[None]:
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -183,6 +183,7 @@ def test_autocast_computes_in_float32(case: Case) -> None:
 
 @pytest.mark.parametrize("case", one_of_each(POOLINGS), ids=str)
 @pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.usefixtures("fresh_compiler")  # which takes as long as ten of the other tests
 def test_compiles_as_one_graph_and_exports(case: Case, layout: str) -> None:
     module, graphs = case.build(torch.float32), []
 
