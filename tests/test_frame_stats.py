@@ -11,6 +11,7 @@ from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
 from framealign.kernels import plain
 from framealign.kernels.frame_stats import FrameStats, _operator, why_not_triton
+from framealign.kernels.groups import Batch
 from framealign.layout import Padded
 from strategies import masks, seeds
 
@@ -135,6 +136,32 @@ def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
     assert (stats.norms is None) != bool(options.get("norms"))
     assert (stats.weights is None) != bool(options.get("attend"))
     assert (stats.pooled is None) != bool(options.get("attend"))
+
+
+@pytest.mark.parametrize("options", [{}, {"norms": True}, {"attend": True}], ids=str)
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["whole", "trimmed"])
+def test_padding_gets_no_gradient_of_an_infinite_column(
+    options: dict[str, bool], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 * inf is nan, and would stand in it."""
+    monkeypatch.setattr("framealign.kernels.groups._WORTH_TRIMMING", share)
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, {})
+    columns = inputs["columns"].detach()
+    columns[:, 0, 0] = torch.inf
+    stats = frame_stats(inputs["frames"], columns, mask, **options)
+    total = sum(value.nan_to_num().sum() for value in asked_for(stats))
+    (gradient,) = torch.autograd.grad(total, inputs["frames"])
+    assert not gradient[~mask].any()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_group_has_an_utterance_for_each_thread(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bmm` shares the utterances out."""
+    monkeypatch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    groups = list(Batch(torch.randn(6, 5, DIM), None, None, torch.float32).groups())
+    assert [len(group.frames) for group in groups] == [threads] * (6 // threads)
 
 
 def test_logits_that_nobody_asked_for_leave_no_weights() -> None:

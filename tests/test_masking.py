@@ -54,6 +54,10 @@ class TestZeroPadding:
         frames = torch.ones(1, 2, 3)
         assert zero_padding(frames, None) is frames
 
+    def test_where_all_of_many_frames_are_real_nothing_is_copied(self) -> None:
+        frames = torch.ones(2, 300, 300)
+        assert zero_padding(frames, torch.ones(2, 300, dtype=torch.bool)) is frames
+
     def test_each_refusal_names_the_argument_and_what_it_got(self) -> None:
         with pytest.raises(TypeError, match=r"`mask` must be bool, True at real frames, got torch.float32"):
             zero_padding(torch.ones(1, 2), torch.ones(1, 2))

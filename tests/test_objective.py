@@ -1,10 +1,12 @@
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from cases import (
     CLASSES,
@@ -178,6 +180,48 @@ def test_hooks_and_parametrizations_of_the_classifier_are_honoured(pooled: Poole
     normed = nn.utils.parametrizations.weight_norm(copy.deepcopy(classifier))
     expected = AlignmentObjective()(pooled, LABELS, lambda x: normed(x), MASK)
     assert_equal(AlignmentObjective()(pooled, LABELS, normed, MASK), expected)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        nn.Module.register_forward_hook,
+        nn.Module.register_forward_pre_hook,
+        nn.Module.register_full_backward_hook,
+        nn.Module.register_full_backward_pre_hook,
+        lambda _, hook: nn.modules.module.register_module_forward_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_forward_pre_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_full_backward_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_full_backward_pre_hook(hook),
+    ],
+    ids=["forward", "forward pre", "backward", "backward pre",
+         "global forward", "global forward pre", "global backward", "global backward pre"],
+)  # fmt: skip
+def test_a_hook_of_the_classifier_sees_the_frames(
+    pooled: Pooled, classifier: nn.Linear, register: Callable[..., RemovableHandle]
+) -> None:
+    axes = []
+
+    def note(module: nn.Module, first: tuple[Tensor, ...], *others: object) -> None:
+        if module is classifier:
+            axes.append(first[0].ndim)
+
+    handle = register(classifier, note)
+    try:
+        AlignmentObjective()(pooled, LABELS, classifier, MASK).loss.backward()
+    finally:
+        handle.remove()
+    assert sorted(axes) == [2, 3]
+
+
+def test_a_subclass_of_the_linear_layer_is_called(pooled: Pooled) -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    doubled = Doubled(DIM, CLASSES)
+    through_lambda = AlignmentObjective()(pooled, LABELS, lambda x: doubled(x), MASK)
+    assert_equal(AlignmentObjective()(pooled, LABELS, doubled, MASK), through_lambda)
 
 
 def test_class_weights_are_a_buffer_and_there_are_no_parameters() -> None:
