@@ -414,7 +414,7 @@ def test_weights_of_logits_are_computed_at_once_and_not_in_each_group(monkeypatc
             return func(*args, **(kwargs or {}))
 
     with Softmaxes():
-        F.frame_stats(frames, logits=logits, attend=True)
+        F.frame_stats(frames, logits=logits, attend=True, norms=True)
     assert len(softmaxes) == 1
 
 
