@@ -40,6 +40,17 @@ def test_the_functional_equals_the_module() -> None:
     assert_close(weights, pooling(frames, mask).weights)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_logits_may_be_of_another_dtype(dtype: torch.dtype) -> None:
+    frames, logits, mask = torch.randn(4, 5, 4), torch.randn(4, 5).to(dtype), MASKS["ragged"]
+    utterance, weights = attentive_pooling(frames, logits, mask)
+    assert utterance.dtype == torch.float32
+    assert weights.dtype == torch.promote_types(dtype, torch.float32)
+    exact = attentive_pooling(frames.double(), logits.double(), mask)
+    assert_close(utterance, exact[0])
+    assert_close(weights, exact[1])
+
+
 def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     with pytest.raises(TypeError, match=r"`hidden_dim` must be an integer, got float"):
         AttentivePooling(4, hidden_dim=2.0)

@@ -332,6 +332,12 @@ def peak_memory(function: Callable[[], object]) -> int:
     return peak
 
 
+def test_few_frames_are_zeroed_without_a_look_at_the_mask() -> None:
+    with Meter() as counter:
+        zero_padding(torch.randn(4, 60, 16), lengths_to_mask(torch.tensor([60, 40, 30, 20])))
+    assert counter.operators <= 8
+
+
 def large_allocations(function: Callable[[], object], at_least: int) -> int:
     function()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -113,6 +113,16 @@ def test_no_gradient_on_padding_where_an_infinite_one_arrives(case: Case) -> Non
     assert not gradient[SHORT].isfinite().any()
 
 
+@each_pooling
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_no_step_of_the_backward_pass_is_nan(case: Case) -> None:
+    """With an empty utterance in the batch, even where a later step would write over the nan."""
+    module, inputs = case.build(), make_inputs(case, SHORT)
+    with torch.autograd.set_detect_anomaly(True):
+        found = embed_and_gradients(module, inputs, SHORT)
+    assert all(value.isfinite().all() for value in found.values())
+
+
 def test_no_gradient_to_the_weight_of_padding() -> None:
     frames, weights = torch.randn(4, 5, DIM), SHORT.float().requires_grad_()
     frames[~SHORT] = torch.nan

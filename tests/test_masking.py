@@ -18,6 +18,10 @@ class TestLengthsToMask:
         assert lengths_to_mask(torch.tensor([0, 0])).shape == (2, 0)
         assert lengths_to_mask(torch.tensor([], dtype=torch.int64)).shape == (0, 0)
 
+    def test_a_negative_length_is_no_frame(self) -> None:
+        assert lengths_to_mask(torch.tensor([-2, -1])).shape == (2, 0)
+        assert lengths_to_mask(torch.tensor([-2, 1])).tolist() == [[False], [True]]
+
     def test_longer_lengths_saturate(self) -> None:
         assert lengths_to_mask(torch.tensor([9, 1]), max_length=2).tolist() == [[True, True], [True, False]]
         assert lengths_to_mask(torch.tensor([9]), max_length=0).shape == (1, 0)
