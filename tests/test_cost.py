@@ -395,6 +395,12 @@ def test_a_map_of_one_operation_is_not_cut_into_groups(monkeypatch: pytest.Monke
     assert counts[0] == counts[1]
 
 
+def test_half_precision_is_raised_a_group_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
+    frames, columns = torch.randn(BATCH, TIME, DIM).bfloat16(), torch.randn(BATCH, 1, DIM)
+    assert peak_memory(lambda: F.frame_stats(frames, columns)) <= 0.6 * frames.nbytes
+
+
 def test_few_frames_are_mapped_without_a_look_at_the_mask() -> None:
     """What is computed of the padding is written over: one operator, and one to turn the mask."""
     frames, columns, mask = torch.randn(2, 5, DIM), torch.randn(2, 1, DIM), torch.ones(2, 5, dtype=torch.bool)

@@ -1,6 +1,6 @@
 """Point 7: which derivatives each module has. Where one passes its values are checked, not only that it ran."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
-from cases import EVERYTHING, Case, Kind, assert_close, frame_inputs, make_inputs, make_mask, run
+from cases import EVERYTHING, SHAPES, Case, Kind, assert_close, frame_inputs, make_inputs, make_mask, run
 from framealign import EmotionalAttentionLoss, FrameUtteranceAlignmentLoss
 
 MASK = make_mask(["#.##", "....", "####"])
@@ -100,6 +100,34 @@ def test_func_grad_and_jacrev_equal_autograd(case: Case) -> None:
     expected = torch.autograd.functional.jacobian(function, detached)
     for ours, theirs in zip(jacrev(function, argnums=every)(*detached), expected, strict=True):
         assert_close(ours, theirs)
+
+
+@each_case
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_no_derivative_reads_padding(case: Case) -> None:
+    """Second ones, and those of `torch.func`: on ways of their own."""
+    function, values = as_function(case)
+    names = [*case.inputs, *dict(case.build().named_parameters())]
+    junk = [
+        value.detach().masked_fill(~MASK.reshape(*MASK.shape, *(1,) * (value.ndim - 2)), torch.nan)
+        if SHAPES.get(name, "").startswith("bt")
+        else value.detach()
+        for name, value in zip(names, values, strict=True)
+    ]
+    every = tuple(range(len(values)))
+    found, expected = (
+        grad(lambda *v: function(*v).sum(), argnums=every)(*(value.detach() for value in leaves))
+        for leaves in (junk, values)
+    )
+    assert_close(dict(enumerate(found)), dict(enumerate(expected)))
+
+    def second(leaves: Sequence[Tensor]) -> dict[int, Tensor]:
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True, materialize_grads=True)
+        total = sum(value.square().sum() for value in first)
+        return dict(enumerate(torch.autograd.grad(total, leaves, materialize_grads=True)))
+
+    check(differentiated(case).no_second, lambda: assert_close(second(junk), second(values)))
 
 
 @pytest.mark.parametrize("target", ["utterance", "frames"])

@@ -69,6 +69,17 @@ def test_diagnose_puts_them_together(case: Case, mask: Tensor) -> None:
         assert_close(watch.anchor_cosine, anchor_cosine(pooled.frames, masked_mean(pooled.frames, mask), mask))
 
 
+def test_diagnose_keeps_no_graph_of_the_classifier() -> None:
+    modes = []
+
+    def classifier(x: Tensor) -> Tensor:
+        modes.append(torch.is_grad_enabled())
+        return x
+
+    diagnose(POOLINGS[0].build()(torch.randn(2, 3, DIM)), classifier)
+    assert modes == [False, False]
+
+
 def test_collapse_shows() -> None:
     same = torch.randn(1, 1, DIM).expand(1, 9, DIM)
     assert_close(frame_variance(same), [0.0])

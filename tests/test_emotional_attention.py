@@ -88,6 +88,13 @@ class TestNegativeMargin:
         mask = torch.tensor([[True], [True], [False]])
         assert_close(self.loss([0, 1, 2], mask), [far, far, 0.0])
 
+    def test_a_broken_frame_of_an_unlabelled_utterance_reaches_no_other(self) -> None:
+        frames = self.FRAMES.clone()
+        frames[2] = torch.nan
+        loss = EmotionalAttentionLoss(negative_margin=0.2, reduction="none")
+        found = loss(frames, self.FRAMES[:, 0], None, torch.tensor([0, 1, -100]))
+        assert found.isnan().tolist() == [False, False, True]
+
     def test_needs_labels_and_refuses_frames(self) -> None:
         with pytest.raises(ValueError, match=r"`labels` are required with `negative_margin`, got None"):
             EmotionalAttentionLoss(negative_margin=0.2)(self.FRAMES, self.FRAMES[:, 0])

@@ -83,6 +83,18 @@ def test_unlabelled_utterances_still_align(pooled: Pooled, classifier: nn.Linear
     assert_equal(unlabelled.fual, labelled.fual)
 
 
+def test_an_utterance_without_a_label_sends_back_zero_whatever_its_logits(pooled: Pooled) -> None:
+    logits = torch.randn(4, CLASSES)
+    logits[2] = torch.inf
+    item = pooled._replace(utterance=logits.requires_grad_())
+    objective = AlignmentObjective(eal_weight=0, fual_weight=0, label_smoothing=0.1)
+    loss = objective(item, torch.tensor([0, 1, -100, 2]), nn.Identity(), MASK).loss
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert not gradient[2].any()
+    assert gradient[[0, 3]].abs().min() > 0
+
+
 def test_a_label_that_weighs_nothing_is_no_division_by_zero(pooled: Pooled, classifier: nn.Linear) -> None:
     objective = AlignmentObjective(class_weights=torch.tensor([0.0, 1.0, 1.0]))
     assert objective(pooled, torch.zeros(4, dtype=torch.int64), classifier, MASK).cross_entropy == 0
@@ -153,16 +165,21 @@ class TestAnchor:
             AlignmentObjective(eal_weight=0)(pooled, LABELS[:2], nn.Linear(2 * DIM, CLASSES))
 
 
-def test_junk_in_the_padding_of_a_hand_made_pooled_changes_no_bit(pooled: Pooled, classifier: nn.Linear) -> None:
-    """The poolings here write zeros there; another's may not."""
+@pytest.mark.parametrize("classifier", [nn.Linear(DIM, CLASSES), nn.Sequential(nn.Linear(DIM, CLASSES))], ids=str)
+def test_junk_in_the_padding_of_a_hand_made_pooled_changes_no_bit(pooled: Pooled, classifier: nn.Module) -> None:
+    """The poolings here write zeros there, and for the CLS of an utterance without frames; another's may not."""
     leaf = Pooled(*(value.detach() for value in pooled))
     junk = leaf._replace(
-        frames=leaf.frames.masked_fill(~MASK[..., None], torch.nan), weights=leaf.weights.masked_fill(~MASK, torch.inf)
+        frames=leaf.frames.masked_fill(~MASK[..., None], torch.nan),
+        weights=leaf.weights.masked_fill(~MASK, torch.inf),
+        cls=leaf.cls.masked_fill(~MASK.any(dim=1, keepdim=True), torch.nan),
     )
     results = []
     for item in (leaf, junk):
-        result = AlignmentObjective()(item, LABELS, classifier, MASK)
-        results.append([*result, *torch.autograd.grad(result.loss, list(classifier.parameters()))])
+        item = item._replace(frames=item.frames.requires_grad_(), cls=item.cls.requires_grad_())
+        result = AlignmentObjective(negative_margin=0.1)(item, LABELS, classifier, MASK)
+        leaves = [item.frames, item.cls, *classifier.parameters()]
+        results.append([*result, *torch.autograd.grad(result.loss, leaves)])
     assert_equal(results[1], results[0])
 
 

@@ -11,8 +11,10 @@ from cases import (
     OBJECTIVE,
     POOLINGS,
     Case,
+    OnePass,
     assert_close,
     assert_equal,
+    cases_of,
     frame_inputs,
     make_inputs,
     run,
@@ -43,7 +45,7 @@ def test_it_counts_in_no_term(case: Case, mask: Tensor, seed: int) -> None:
         assert not losses["loss"][~present].any()
 
 
-@pytest.mark.parametrize("case", LOSSES, ids=str)
+@pytest.mark.parametrize("case", [*LOSSES, *cases_of(OnePass)], ids=str)
 @given(mask=masks(min_batch=2), seed=seeds)
 def test_its_anchor_or_logits_never_matter(case: Case, mask: Tensor, seed: int) -> None:
     mask[1] = False

@@ -20,15 +20,20 @@ from cases import (
     gradients,
     make_inputs,
     oracle,
+    pack_inputs,
     run,
 )
-from framealign import EmotionalAttentionLoss
+from framealign import AttentivePooling, AttentiveStatisticsPooling, EmotionalAttentionLoss
 from framealign.diagnostics import anchor_cosine
 from framealign.functional import cls_attention, masked_mean, weighted_statistics
 from strategies import half_precision, masks, seeds
 
 # Whose arithmetic is all the library's: a layer of torch rounds its own products under autocast
-WITHOUT_LAYERS = [case for case in [*POOLINGS, *LOSSES] if not list(case.build().parameters())] + cases_of(OnePass)
+WITHOUT_LAYERS = [
+    *(case for case in [*POOLINGS, *LOSSES] if not list(case.build().parameters())),
+    *(case for case in cases_of(AttentivePooling, AttentiveStatisticsPooling) if "hidden_dim" in case.options),
+    *cases_of(OnePass),
+]
 
 
 @pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
@@ -76,6 +81,27 @@ def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> N
     weights = torch.full((2, 7), 1 / 7)
     assert_close(weighted_statistics(frames, weights), weighted_statistics(exact, weights.double()))
     assert_close(masked_mean(frames.abs().repeat(1, 200, 1)), torch.full((2, 1024), 100.0))
+
+
+@pytest.mark.parametrize("case", WITHOUT_LAYERS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_forward_inside_autocast_rounds_nothing_more(case: Case, dtype: torch.dtype, layout: str) -> None:
+    mask, cu_seqlens = MASKS["an empty utterance"], None
+    module, inputs = case.build(torch.float32), make_inputs(case, mask, torch.float32)
+    if layout == "packed":
+        inputs, cu_seqlens = pack_inputs(inputs, mask)
+        mask = None
+    expected = run(module, inputs, mask, cu_seqlens)
+    with torch.autocast("cpu", dtype=dtype):
+        assert_equal(run(module, inputs, mask, cu_seqlens), expected)
+
+
+def test_weighted_statistics_inside_autocast_round_nothing_more() -> None:
+    frames, weights = torch.randn(2, 7, 8), torch.rand(2, 7).softmax(dim=1)
+    expected = weighted_statistics(frames, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_equal(weighted_statistics(frames, weights), expected)
 
 
 @pytest.mark.parametrize("case", WITHOUT_LAYERS, ids=str)
