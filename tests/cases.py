@@ -1,7 +1,11 @@
-"""What the tests share: length patterns, the one tolerance table, and every module with each of its options."""
+"""What the tests share: length patterns, the one tolerance table, and every module with each of its options.
+
+A loss or a pooling is known to the suite by its record in `KINDS`, and nowhere else by its type.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +62,28 @@ TOLERANCES = {
 SHAPES = {"frames": "btd", "anchor": "bd", "frame_logits": "btc", "utterance_logits": "bc", "weights": "bt"}
 
 
+# PyTorch's fused attention on the CPU has no such derivative, and says so
+NO_SECOND = r"derivative for aten::_scaled_dot_product\w+_backward is not implemented"
+NO_FORWARD = r"Trying to use forward AD with _scaled_dot_product\w+ that does not support it"
+
+
+class Kind(NamedTuple):
+    """What a module takes, how it is called, what it must give, and the options it is tried with.
+
+    `call` takes the module, its inputs, the mask and `cu_seqlens`, and returns the outputs by name. `oracle` takes
+    the module, each input as one real-frames-only entry for each utterance, the labels and the options; of an output
+    with one entry for each frame it returns a list.
+    """
+
+    module: type[nn.Module]
+    inputs: tuple[str, ...]
+    call: Callable[..., dict[str, Tensor]]
+    oracle: Callable[..., dict[str, Tensor | list[Tensor]]]
+    options: list[Mapping[str, Any]]
+    no_second: str | None = None  # the error instead of second derivatives, where there are none
+    no_forward: str | None = None  # and instead of forward mode
+
+
 class Case(NamedTuple):
     """A module and the options it is built with."""
 
@@ -74,16 +100,14 @@ class Case(NamedTuple):
         return module
 
     @property
+    def kind(self) -> Kind:
+        return KINDS[self.module]
+
+    @property
     def inputs(self) -> tuple[str, ...]:
-        if self.module in (EmotionalAttentionLoss, OnePass):
-            return ("frames", "anchor")
-        if self.module is FrameUtteranceAlignmentLoss:
-            return ("frame_logits", "utterance_logits", "weights")
-        return ("frames",)
+        return self.kind.inputs
 
     def __str__(self) -> str:
-        if self.module is Step:
-            return f"Step({self.options['pooling'].module.__name__})"
         options = (f"{name}={value}" for name, value in self.options.items() if name != "dim")
         return re.sub(r"[\[\]\s]", "", f"{self.module.__name__}({','.join(options)})")
 
@@ -118,25 +142,143 @@ class OnePass(nn.Module):
         return alignment_objective(frames, cls, labels, *classifier, mask, cu_seqlens=cu_seqlens, **self.options)
 
 
-def _cases(module: type[nn.Module], *options: Mapping[str, Any], **common: Any) -> list[Case]:
-    return [Case(module, common | dict(option)) for option in options]
+# How each is called, and its oracle: (module, entries of each utterance by input, labels, **options) -> outputs ------
+
+Entries = Mapping[str, list[Tensor]]
 
 
-POOLINGS = [
-    *_cases(MeanPooling, {}, dim=DIM),
-    *_cases(MaxPooling, {}, dim=DIM),
-    *_cases(StatisticsPooling, {}, dim=DIM),
-    *_cases(AttentivePooling, {}, {"hidden_dim": None}, dim=DIM),
-    *_cases(AttentiveStatisticsPooling, {}, {"hidden_dim": None}, dim=DIM),
-    *_cases(
+def call_pooling(
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None
+) -> dict[str, Tensor]:
+    pooled = module(inputs["frames"], mask, cu_seqlens=cu_seqlens)
+    return _fields(pooled, "utterance", "weights", "frames", "cls")
+
+
+def pooled_alone(
+    of_one: Callable[..., dict[str, Tensor]], module: nn.Module, entries: Entries, labels: list[int], **options: Any
+) -> dict[str, Tensor | list[Tensor]]:
+    """`of_one` is the oracle of one utterance that has frames; an utterance without any pools to zeros."""
+
+    def pool(frames: Tensor) -> dict[str, Tensor]:
+        if len(frames):
+            return of_one(module, frames, **options)
+        of_a_frame = of_one(module, frames.new_ones(1, DIM), **options)
+        zeros = {name: torch.zeros_like(value.detach()) for name, value in of_a_frame.items()}
+        return zeros | {"weights": zeros["weights"][:0], "frames": frames}
+
+    *pooled, nothing = map(pool, [*entries["frames"], torch.zeros(0, DIM, dtype=torch.float64)])
+    rows = {name: [item[name] for item in pooled] for name in nothing}
+    return {
+        name: found if _is_per_frame(name) else torch.stack([*found, nothing[name]])[:-1]
+        for name, found in rows.items()
+    }
+
+
+def call_eal(
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None
+) -> dict[str, Tensor]:
+    return {"loss": module(inputs["frames"], inputs["anchor"], mask, inputs["labels"], cu_seqlens=cu_seqlens)}
+
+
+def eal_alone(module: nn.Module, entries: Entries, labels: list[int], **options: Any) -> dict[str, Tensor]:
+    return {"loss": reference.emotional_attention_loss(entries["frames"], entries["anchor"], labels, **options)}
+
+
+def call_fual(
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None
+) -> dict[str, Tensor]:
+    logits = inputs["frame_logits"], inputs["utterance_logits"]
+    return {"loss": module(*logits, inputs["weights"], mask, cu_seqlens=cu_seqlens)}
+
+
+def fual_alone(module: nn.Module, entries: Entries, labels: list[int], **options: Any) -> dict[str, Tensor]:
+    arguments = entries["frame_logits"], entries["utterance_logits"], entries["weights"]
+    return {"loss": reference.frame_utterance_alignment_loss(*arguments, **options)}
+
+
+def call_step(
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None
+) -> dict[str, Tensor]:
+    return _terms(module(inputs["frames"], mask, inputs["labels"], cu_seqlens=cu_seqlens))
+
+
+def step_alone(
+    module: nn.Module, entries: Entries, labels: list[int], pooling: Case, **options: Any
+) -> dict[str, Tensor]:
+    pooled = pooling.kind.oracle(module.pooling, entries, labels, **pooling.options)
+    utterances = [{name: found[i] for name, found in pooled.items()} for i in range(len(labels))]
+    terms = reference.objective(utterances, labels, module.classifier, **options)
+    return terms | {"logits": module.classifier(pooled["utterance"])}
+
+
+def call_one_pass(
+    module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None
+) -> dict[str, Tensor]:
+    return _terms(module(inputs["frames"], inputs["anchor"], mask, inputs["labels"], cu_seqlens=cu_seqlens))
+
+
+def one_pass_alone(
+    module: nn.Module,
+    entries: Entries,
+    labels: list[int],
+    similarity: str = "dot",
+    temperature: float = 0.1,
+    **options: Any,
+) -> dict[str, Tensor]:
+    zeros = torch.zeros(DIM, dtype=torch.float64)
+    pooled = [
+        reference.attend_to_cls(frames, cls, similarity, temperature)
+        if len(frames)
+        else {"utterance": zeros, "frames": frames}
+        for frames, cls in zip(entries["frames"], entries["anchor"], strict=True)
+    ]
+    utterances = torch.stack([*(item["utterance"] for item in pooled), zeros])[:-1]
+    terms = reference.objective(pooled, labels, module.classifier, **options)
+    return terms | {"logits": module.classifier(utterances)}
+
+
+def _terms(objective: framealign.Objective) -> dict[str, Tensor]:
+    return _fields(objective, "loss", "cross_entropy", "eal", "fual", "logits")
+
+
+def _fields(result: Any, *names: str) -> dict[str, Tensor]:
+    # By name: the compiler of torch 2.6 traces neither `_asdict` nor `_fields`
+    outputs = {name: getattr(result, name) for name in names}
+    return {name: value for name, value in outputs.items() if value is not None}
+
+
+def _is_per_frame(name: str) -> bool:
+    return SHAPES.get(name, "").startswith("bt")
+
+
+# Every module and its options -------------------------------------------------------------------------------------
+
+
+def pooling_kind(
+    module: type[nn.Module], of_one: Callable[..., dict[str, Tensor]], *options: Mapping[str, Any], **more: Any
+) -> Kind:
+    with_dim = [{"dim": DIM, **each} for each in options]
+    return Kind(module, ("frames",), call_pooling, partial(pooled_alone, of_one), with_dim, **more)
+
+
+_POOLING_KINDS = [
+    pooling_kind(MeanPooling, reference.mean_pooling, {}),
+    pooling_kind(MaxPooling, reference.max_pooling, {}),
+    pooling_kind(StatisticsPooling, reference.statistics_pooling, {}),
+    pooling_kind(AttentivePooling, reference.attentive_pooling, {}, {"hidden_dim": None}),
+    pooling_kind(AttentiveStatisticsPooling, reference.attentive_statistics_pooling, {}, {"hidden_dim": None}),
+    pooling_kind(
         SelfAttentionPooling,
+        reference.self_attention_pooling,
         {},
         {"num_heads": 2, "depth": 2, "norm_first": True, "hidden_dim": None},
         {"feedforward_dim": 0, "hidden_dim": 5},
-        dim=DIM,
+        no_second=NO_SECOND,
+        no_forward=NO_FORWARD,
     ),
-    *_cases(
+    pooling_kind(
         CLSSelfAttentionPooling,
+        reference.cls_self_attention_pooling,
         {},
         {"similarity": "cosine"},
         {"similarity": "cosine", "temperature": 0.5, "aggregate": "cls"},
@@ -144,55 +286,93 @@ POOLINGS = [
         {"norm_first": True, "feedforward_dim": 5},
         {"feedforward_dim": 0},
         {"feedforward_dim": 0, "norm_first": True, "depth": 2},
-        dim=DIM,
+        no_second=NO_SECOND,
+        no_forward=NO_FORWARD,
     ),
 ]
-EAL = _cases(
-    EmotionalAttentionLoss,
-    {},
-    {"negative_margin": 0.2},
-    {"margin": 0.4, "beta": 10.0},
-    {"negative_margin": -0.1, "beta": 5.0, "reduction": "none"},
-    {"reduction": "frames"},
-    {"reduction": "none"},
-    {"reduction": "sum"},
-)
-FUAL = _cases(
-    FrameUtteranceAlignmentLoss,
-    {},
-    {"target": "frames"},
-    {"detach": "utterance"},
-    {"detach": "frames"},
-    {"target": "frames", "detach": "utterance", "reduction": "sum"},
-    {"target": "frames", "detach": "frames", "reduction": "none"},
-)
-OBJECTIVE = [
-    Case(Step, {"pooling": Case(CLSSelfAttentionPooling, {"dim": DIM})}),
-    Case(
+_LOSS_KINDS = [
+    Kind(
+        EmotionalAttentionLoss,
+        inputs=("frames", "anchor"),
+        call=call_eal,
+        oracle=eal_alone,
+        options=[
+            {},
+            {"negative_margin": 0.2},
+            {"margin": 0.4, "beta": 10.0},
+            {"negative_margin": -0.1, "beta": 5.0, "reduction": "none"},
+            {"reduction": "frames"},
+            {"reduction": "none"},
+            {"reduction": "sum"},
+        ],
+    ),
+    Kind(
+        FrameUtteranceAlignmentLoss,
+        inputs=("frame_logits", "utterance_logits", "weights"),
+        call=call_fual,
+        oracle=fual_alone,
+        options=[
+            {},
+            {"target": "frames"},
+            {"detach": "utterance"},
+            {"detach": "frames"},
+            {"target": "frames", "detach": "utterance", "reduction": "sum"},
+            {"target": "frames", "detach": "frames", "reduction": "none"},
+        ],
+    ),
+]
+_CLASS_WEIGHTS = torch.tensor([0.5, 1.0, 3.0])
+_OBJECTIVE_KINDS = [
+    Kind(
         Step,
-        {
-            "pooling": Case(AttentivePooling, {"dim": DIM}),
-            "margin": 0.6,
-            "beta": 10.0,
-            "negative_margin": 0.1,
-            "eal_weight": 0.7,
-            "fual_weight": 0.9,
-            "target": "frames",
-            "detach": "utterance",
-            "label_smoothing": 0.2,
-            "class_weights": torch.tensor([0.5, 1.0, 3.0]),
-        },
+        inputs=("frames",),
+        call=call_step,
+        oracle=step_alone,
+        options=[
+            {"pooling": Case(CLSSelfAttentionPooling, {"dim": DIM})},
+            {
+                "pooling": Case(AttentivePooling, {"dim": DIM}),
+                "margin": 0.6,
+                "beta": 10.0,
+                "negative_margin": 0.1,
+                "eal_weight": 0.7,
+                "fual_weight": 0.9,
+                "target": "frames",
+                "detach": "utterance",
+                "label_smoothing": 0.2,
+                "class_weights": _CLASS_WEIGHTS,
+            },
+            {"pooling": Case(StatisticsPooling, {"dim": DIM}), "eal_weight": 0.0, "fual_weight": 0.0},
+        ],
     ),
-    Case(Step, {"pooling": Case(StatisticsPooling, {"dim": DIM}), "eal_weight": 0.0, "fual_weight": 0.0}),
+    Kind(
+        OnePass,
+        inputs=("frames", "anchor"),
+        call=call_one_pass,
+        oracle=one_pass_alone,
+        options=[
+            {},
+            {"similarity": "cosine", "temperature": 0.5, "negative_margin": 0.1, "eal_weight": 0.7, "fual_weight": 0.9},
+            {"eal_weight": 0.0, "target": "frames", "detach": "frames", "class_weights": _CLASS_WEIGHTS},
+        ],
+    ),
 ]
-OBJECTIVE += _cases(
-    OnePass,
-    {},
-    {"similarity": "cosine", "temperature": 0.5, "negative_margin": 0.1, "eal_weight": 0.7, "fual_weight": 0.9},
-    {"eal_weight": 0.0, "target": "frames", "detach": "frames", "class_weights": torch.tensor([0.5, 1.0, 3.0])},
+KINDS = {kind.module: kind for kind in (*_POOLING_KINDS, *_LOSS_KINDS, *_OBJECTIVE_KINDS)}
+
+
+def cases_of(*modules: type[nn.Module]) -> list[Case]:
+    return [Case(module, options) for module in modules for options in KINDS[module].options]
+
+
+POOLINGS, LOSSES, OBJECTIVE = (
+    cases_of(*(kind.module for kind in kinds)) for kinds in (_POOLING_KINDS, _LOSS_KINDS, _OBJECTIVE_KINDS)
 )
-LOSSES = [*EAL, *FUAL]
 EVERYTHING = [*POOLINGS, *LOSSES, *OBJECTIVE]
+
+
+def one_of_each(cases: list[Case]) -> list[Case]:
+    """The first case of each module."""
+    return list({case.module: case for case in reversed(cases)}.values())[::-1]
 
 
 def make_inputs(case: Case, mask: Tensor, dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Tensor]:
@@ -212,27 +392,12 @@ def run(
     module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor | None, cu_seqlens: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Call any module; its outputs by name."""
-    packed = {"cu_seqlens": cu_seqlens}
-    if isinstance(module, EmotionalAttentionLoss):
-        return {"loss": module(inputs["frames"], inputs["anchor"], mask, inputs["labels"], **packed)}
-    if isinstance(module, FrameUtteranceAlignmentLoss):
-        logits = inputs["frame_logits"], inputs["utterance_logits"]
-        return {"loss": module(*logits, inputs["weights"], mask, **packed)}
-    # Fields by name: the compiler of torch 2.6 traces neither `_asdict` nor `_fields`
-    if isinstance(module, Step | OnePass):
-        leading = (inputs["frames"],) if isinstance(module, Step) else (inputs["frames"], inputs["anchor"])
-        result = module(*leading, mask, inputs["labels"], **packed)
-        names = ("loss", "cross_entropy", "eal", "fual", "logits")
-    else:
-        result = module(inputs["frames"], mask, **packed)
-        names = ("utterance", "weights", "frames", "cls")
-    outputs = {name: getattr(result, name) for name in names}
-    return {name: value for name, value in outputs.items() if value is not None}
+    return KINDS[type(module)].call(module, inputs, mask, cu_seqlens)
 
 
 def frame_inputs(inputs: Mapping[str, Tensor]) -> list[str]:
     """Names of the inputs that have one entry for each frame."""
-    return [name for name in inputs if SHAPES.get(name, "").startswith("bt")]
+    return [name for name in inputs if _is_per_frame(name)]
 
 
 def pack_inputs(inputs: Mapping[str, Tensor], mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -266,61 +431,19 @@ def values_and_gradients(
 def oracle(case: Case, module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
     """The outputs that `reference` expects, laid out as a padded batch."""
     rows = [row.nonzero()[:, 0] for row in mask]
-    alone = {
-        name: [value[i][rows[i]] if name in frame_inputs(inputs) else value[i] for i in range(len(rows))]
+    entries = {
+        name: [value[i][rows[i]] if _is_per_frame(name) else value[i] for i in range(len(rows))]
         for name, value in inputs.items()
     }
-    labels = inputs["labels"].tolist()
-    if case.module is EmotionalAttentionLoss:
-        loss = reference.emotional_attention_loss(alone["frames"], alone["anchor"], labels, **case.options)
-        return {"loss": loss}
-    if case.module is FrameUtteranceAlignmentLoss:
-        arguments = alone["frame_logits"], alone["utterance_logits"], alone["weights"]
-        return {"loss": reference.frame_utterance_alignment_loss(*arguments, **case.options)}
-    if case.module is OnePass:
-        options = dict(case.options)
-        similarity, temperature = options.pop("similarity", "dot"), options.pop("temperature", 0.1)
-        pooled = [
-            reference.attend_to_cls(frames, cls, similarity, temperature) if len(frames) else _nothing(frames, DIM)
-            for frames, cls in zip(alone["frames"], alone["anchor"], strict=True)
-        ]
-        utterances = _stack([item["utterance"] for item in pooled], DIM)
-        terms = reference.objective(pooled, labels, module.classifier, **options)
-        return terms | {"logits": module.classifier(utterances)}
-    if case.module is Step:
-        options = dict(case.options)
-        pooled = [_pool(options["pooling"], module.pooling, frames) for frames in alone["frames"]]
-        del options["pooling"]
-        terms = reference.objective(pooled, labels, module.classifier, **options)
-        utterances = _stack([item["utterance"] for item in pooled], module.pooling.output_dim)
-        return terms | {"logits": module.classifier(utterances)}
-
-    pooled = [_pool(case, module, frames) for frames in alone["frames"]]
-    outputs = {"utterance": _stack([item["utterance"] for item in pooled], module.output_dim)}
-    for name, width in (("weights", ()), ("frames", (DIM,))):
-        padded = inputs["frames"].new_zeros(*mask.shape, *width)
-        for i, item in enumerate(pooled):
-            padded = padded.index_put((torch.tensor(i), rows[i]), item[name])
-        outputs[name] = padded
-    if case.module is CLSSelfAttentionPooling:
-        outputs["cls"] = _stack([item["cls"] for item in pooled], DIM)
-    return outputs
-
-
-def _stack(vectors: list[Tensor], width: int) -> Tensor:
-    return torch.stack(vectors) if vectors else torch.zeros(0, width, dtype=torch.float64)
-
-
-def _nothing(frames: Tensor, width: int) -> dict[str, Tensor]:
-    zero = frames.new_zeros(())
-    return {"utterance": zero.expand(width), "weights": zero.expand(0), "frames": frames, "cls": zero.expand(DIM)}
-
-
-def _pool(case: Case, module: nn.Module, frames: Tensor) -> dict[str, Tensor]:
-    if len(frames) == 0:
-        return _nothing(frames, module.output_dim)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=CLS)", "_", case.module.__name__).lower()
-    return getattr(reference, name)(module, frames, **case.options)
+    expected = case.kind.oracle(module, entries, inputs["labels"].tolist(), **case.options)
+    sizes = {"b": mask.shape[0], "t": mask.shape[1], "d": DIM}
+    for name, value in expected.items():
+        if isinstance(value, list):
+            padded = torch.zeros([sizes[axis] for axis in SHAPES[name]], dtype=torch.float64)
+            for i, found in enumerate(value):
+                padded = padded.index_put((torch.tensor(i), rows[i]), found)
+            expected[name] = padded
+    return expected
 
 
 def assert_close(actual: Any, expected: Any, dtype: torch.dtype | None = None) -> None:
@@ -346,7 +469,3 @@ def assert_matches_oracle(case: Case, mask: Tensor, seed: int = 0) -> None:
     expected = oracle(case, module, inputs, mask)
     assert_close(outputs, expected)
     assert_close(found, gradients(expected, module, inputs))
-
-
-def cases_of(module: type[nn.Module]) -> list[Case]:
-    return [case for case in EVERYTHING if case.module is module]

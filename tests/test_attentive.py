@@ -13,7 +13,7 @@ def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> N
     assert_matches_oracle(case, mask)
 
 
-def test_output_dim_and_defaults() -> None:
+def test_by_default_128_hidden_units_score_and_the_width_is_kept() -> None:
     pooling = AttentivePooling(6)
     assert pooling.output_dim == 6
     assert {name: tuple(p.shape) for name, p in pooling.named_parameters()} == {
@@ -24,7 +24,7 @@ def test_output_dim_and_defaults() -> None:
     assert [tuple(p.shape) for p in AttentivePooling(6, hidden_dim=None).parameters()] == [(1, 6)]
 
 
-def test_a_learned_vector_scores_by_hand() -> None:
+def test_a_learned_vector_scores_as_computed_by_hand() -> None:
     pooling = AttentivePooling(2, hidden_dim=None)
     torch.nn.init.constant_(pooling.scorer.score.weight, 1.0)
     pooled = pooling(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))  # scores 1 and 0
@@ -40,7 +40,18 @@ def test_the_functional_equals_the_module() -> None:
     assert_close(weights, pooling(frames, mask).weights)
 
 
-def test_messages() -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_logits_may_be_of_another_dtype(dtype: torch.dtype) -> None:
+    frames, logits, mask = torch.randn(4, 5, 4), torch.randn(4, 5).to(dtype), MASKS["ragged"]
+    utterance, weights = attentive_pooling(frames, logits, mask)
+    assert utterance.dtype == torch.float32
+    assert weights.dtype == torch.float32
+    exact = attentive_pooling(frames.double(), logits.double(), mask)
+    assert_close(utterance, exact[0])
+    assert_close(weights, exact[1])
+
+
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     with pytest.raises(TypeError, match=r"`hidden_dim` must be an integer, got float"):
         AttentivePooling(4, hidden_dim=2.0)
     with pytest.raises(ValueError, match=r"`hidden_dim` must be at least 1, got 0"):

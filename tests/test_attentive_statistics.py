@@ -13,7 +13,7 @@ def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> N
     assert_matches_oracle(case, mask)
 
 
-def test_output_dim() -> None:
+def test_the_utterance_is_twice_as_wide_as_a_frame() -> None:
     assert AttentiveStatisticsPooling(6).output_dim == 12
 
 
@@ -23,7 +23,7 @@ def test_equal_weights_give_plain_statistics() -> None:
     assert_close(pooling(torch.tensor([[[1.0], [3.0]]])).utterance, [[2.0, 1.0]])
 
 
-def test_weighted_statistics_by_hand() -> None:
+def test_weighted_statistics_equal_those_computed_by_hand() -> None:
     # mean 0.25 * 0 + 0.75 * 4 = 3, variance 0.25 * 9 + 0.75 * 1 = 3
     assert_close(weighted_statistics(torch.tensor([[[0.0], [4.0]]]), torch.tensor([[0.25, 0.75]])), [[3.0, 3.0**0.5]])
 
@@ -33,7 +33,7 @@ def test_a_large_mean_loses_no_digits() -> None:
     assert_close(weighted_statistics(frames, torch.full((1, 2), 0.5)), [[1e4, 1.0]])
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     with pytest.raises(ValueError, match=r"`weights` must have shape .* = \(2, 3\) to match `frames`, got \(2, 2\)"):
         weighted_statistics(torch.ones(2, 3, 4), torch.ones(2, 2))
     with pytest.raises(TypeError, match=r"`weights` must be floating point, got torch.bool"):

@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize("script", ["bench_losses.py", "bench_poolings.py"])
-def test_a_quick_run(script: str, tmp_path: Path) -> None:
+def test_every_variant_agrees_in_a_quick_run_and_the_table_comes_out(script: str, tmp_path: Path) -> None:
     """It ends with an error where a variant's value or gradient is not the hand-written one's."""
     run = subprocess.run(
         [sys.executable, BENCHMARKS / script, "--quick", "--out", tmp_path / "quick.json"],
@@ -85,7 +85,9 @@ def test_table_3_is_computed_from_the_epochs_of_the_recipe(recipe_results: tuple
     assert "| the usual script, CNN trained |" in text
 
 
-def test_lengths_of_the_recipe_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lengths_are_those_of_the_label_files_or_of_a_curve_like_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of the label files where they are, else a curve that has the corpus's mean and tail."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
     from utterances import corpus_seconds
@@ -110,7 +112,7 @@ def test_lengths_of_the_recipe_benchmark(tmp_path: Path, monkeypatch: pytest.Mon
     assert "stand-in" not in source
 
 
-def test_scores_of_the_recipe_with_bf16_and_random_batches(data_root: Path, tmp_path: Path) -> None:
+def test_bf16_and_random_batches_are_trained_and_scored_apart(data_root: Path, tmp_path: Path) -> None:
     run = subprocess.run(
         [
             *(sys.executable, BENCHMARKS / "recipe_scores.py", "--data", data_root / "emodb", "--backbone", "tiny"),

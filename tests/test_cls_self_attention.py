@@ -20,20 +20,23 @@ def test_the_cls_starts_small_and_is_learned() -> None:
     assert pooling.cls.requires_grad
 
 
-def test_the_paper_s_weights_by_hand() -> None:
+def test_the_paper_s_weights_equal_those_computed_by_hand() -> None:
     frames, cls = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.tensor([[3.0, 0.0]])
     assert_close(cls_attention(frames, cls), torch.tensor([[6 / 2**0.5, 0.0]]).softmax(dim=1))
     assert_close(cls_attention(frames, cls, similarity="cosine"), torch.tensor([[10.0, 0.0]]).softmax(dim=1))
 
 
-def test_the_functional_equals_the_module() -> None:
-    pooling, mask = CLSSelfAttentionPooling(8, similarity="cosine", temperature=0.3), MASKS["holes"]
-    pooled = pooling(torch.randn(*mask.shape, 8), mask)
-    weights = cls_attention(pooled.frames, pooled.cls, mask, similarity="cosine", temperature=0.3)
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_functional_equals_the_module(dtype: torch.dtype, similarity: str) -> None:
+    """In float32's tolerance: no score is rounded to the dtype of the frames."""
+    pooling, mask = CLSSelfAttentionPooling(8, similarity=similarity, temperature=0.3).to(dtype), MASKS["holes"]
+    pooled = pooling(torch.randn(*mask.shape, 8, dtype=dtype), mask)
+    weights = cls_attention(pooled.frames, pooled.cls, mask, similarity=similarity, temperature=0.3)
     assert_close(weights, pooled.weights)
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     with pytest.raises(ValueError, match=r"`similarity` must be one of 'dot', 'cosine', got 'dots'"):
         CLSSelfAttentionPooling(8, similarity="dots")
     with pytest.raises(ValueError, match=r"`aggregate` must be one of 'frames', 'cls', 'sum', got None"):

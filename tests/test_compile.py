@@ -11,22 +11,22 @@ from torch.func import grad, jacrev, vmap
 from cases import (
     CLASSES,
     DIM,
-    EAL,
     EVERYTHING,
-    FUAL,
+    LOSSES,
     OBJECTIVE,
     SHAPES,
     Case,
-    OnePass,
     assert_close,
     cases_of,
     frame_inputs,
     gradients,
     make_inputs,
     make_mask,
+    one_of_each,
     pack_inputs,
     run,
 )
+from framealign import CLSSelfAttentionPooling, EmotionalAttentionLoss
 from framealign.diagnostics import diagnose
 from framealign.functional import emotional_attention_loss, lengths_to_mask, unpack
 from framealign.kernels import eager
@@ -34,7 +34,7 @@ from framealign.kernels.interface import Gradients, Needs, Request, Saved
 
 each_case = pytest.mark.parametrize("case", EVERYTHING, ids=str)
 # Tracing takes a second or two: every module, with its defaults and with the options that change most of its graph
-GRAPHS = [case for module in dict.fromkeys(case.module for case in EVERYTHING) for case in cases_of(module)[:2]]
+GRAPHS = [case for first in one_of_each(EVERYTHING) for case in cases_of(first.module)[:2]]
 each_graph = pytest.mark.parametrize("case", GRAPHS, ids=str)
 # No size equals another one of the first batch: the compiler would take the two for one
 BATCHES = [
@@ -73,7 +73,7 @@ def test_compiled_equals_eager_without_a_graph_break_or_a_recompilation(case: Ca
         assert_close(gradients(actual, flat, inputs), gradients(expected, flat, inputs))
 
 
-@pytest.mark.parametrize("case", {case.module: case for case in reversed(EVERYTHING)}.values(), ids=str)
+@pytest.mark.parametrize("case", one_of_each(EVERYTHING), ids=str)
 def test_compiles_without_a_mask(case: Case) -> None:
     flat = Flat(case)
     compiled = torch.compile(flat, fullgraph=True, dynamic=True, backend="eager")
@@ -87,8 +87,7 @@ def test_exports_with_dynamic_batch_and_time(case: Case) -> None:
     # Without `max` torch 2.6 guards against a size of 2**63 - 1, and then refuses its own guard
     batch, time = (torch.export.Dim(name, min=2, max=2**20) for name in ("batch", "time"))
     inputs = make_inputs(case, BATCHES[0], torch.float32)
-    shapes = [{0: batch, 1: time} if value.ndim > 1 and name not in ("anchor", "utterance_logits") else {0: batch}
-              for name, value in inputs.items()]  # fmt: skip
+    shapes = [{0: batch, 1: time} if name in frame_inputs(inputs) else {0: batch} for name in inputs]
     values = tuple(value.detach() for value in inputs.values())
     program = torch.export.export(flat, (BATCHES[0], *values), dynamic_shapes=({0: batch, 1: time}, tuple(shapes)))
     for mask in (*BATCHES, make_mask(["##", ".#"])):
@@ -149,7 +148,7 @@ def test_transforms_of_torch_func_compile(transform: Callable[..., Callable[...,
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-@pytest.mark.parametrize("case", [EAL[0], FUAL[0], *OBJECTIVE[:1], *cases_of(OnePass)[:1]], ids=str)
+@pytest.mark.parametrize("case", one_of_each([*LOSSES, *OBJECTIVE]), ids=str)
 def test_one_graph_for_ten_length_patterns(case: Case, layout: str) -> None:
     flat, graphs = Flat(case), []
 
@@ -204,15 +203,14 @@ def test_packed_input_compiles_and_exports(case: Case) -> None:
 
 def test_an_exported_program_needs_no_operator_of_this_library() -> None:
     """So that it can run where framealign is not installed."""
-    case = EAL[0]
+    case = cases_of(EmotionalAttentionLoss)[0]
     inputs = make_inputs(case, BATCHES[0], torch.float32)
     program = torch.export.export(Flat(case), (BATCHES[0], *(value.detach() for value in inputs.values())))
     assert "framealign" not in str(program.graph)
 
 
 def test_neither_diagnostics_nor_unpacking_reads_a_value() -> None:
-    pooling = next(case for case in EVERYTHING if "CLS" in str(case))
-    module, classifier = pooling.build(torch.float32), nn.Linear(DIM, CLASSES)
+    module, classifier = CLSSelfAttentionPooling(DIM), nn.Linear(DIM, CLASSES)
     with FakeTensorMode(allow_non_fake_inputs=True):
         mask = lengths_to_mask(torch.ones(3, dtype=torch.int64), max_length=4)
         pooled = module(torch.randn(3, 4, DIM), mask)

@@ -1,6 +1,6 @@
 """Point 7: which derivatives each module has. Where one passes its values are checked, not only that it ran."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -8,46 +8,10 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
-from cases import EVERYTHING, Case, OnePass, Step, assert_close, frame_inputs, make_inputs, make_mask, run
-from framealign import (
-    AttentivePooling,
-    AttentiveStatisticsPooling,
-    CLSSelfAttentionPooling,
-    EmotionalAttentionLoss,
-    FrameUtteranceAlignmentLoss,
-    MaxPooling,
-    MeanPooling,
-    SelfAttentionPooling,
-    StatisticsPooling,
-)
+from cases import EVERYTHING, SHAPES, Case, Kind, assert_close, frame_inputs, make_inputs, make_mask, run
+from framealign import EmotionalAttentionLoss, FrameUtteranceAlignmentLoss
 
 MASK = make_mask(["#.##", "....", "####"])
-
-# What PyTorch says where its fused attention on the CPU has no such derivative
-NO_SECOND = r"derivative for aten::_scaled_dot_product\w+_backward is not implemented"
-NO_FORWARD = r"Trying to use forward AD with _scaled_dot_product\w+ that does not support it"
-OK = None
-
-TABLE = {
-    #                             second     forward     vmap, grad and jacrev
-    MeanPooling:                 (OK,        OK,         OK),
-    MaxPooling:                  (OK,        OK,         OK),
-    StatisticsPooling:           (OK,        OK,         OK),
-    AttentivePooling:            (OK,        OK,         OK),
-    AttentiveStatisticsPooling:  (OK,        OK,         OK),
-    SelfAttentionPooling:        (NO_SECOND, NO_FORWARD, OK),
-    CLSSelfAttentionPooling:     (NO_SECOND, NO_FORWARD, OK),
-    EmotionalAttentionLoss:      (OK,        OK,         OK),
-    FrameUtteranceAlignmentLoss: (OK,        OK,         OK),
-}  # fmt: skip
-
-
-def row_of(case: Case) -> tuple[str | None, str | None, str | None]:
-    """The objective has what its pooling has."""
-    if case.module is OnePass:
-        return OK, OK, OK
-    return TABLE[case.options["pooling"].module if case.module is Step else case.module]
-
 
 # A detached side is a constant to the gradient but not to a finite difference: checked apart, below
 ATTACHED = [case for case in EVERYTHING if case.options.get("detach") is None]
@@ -78,6 +42,11 @@ def as_function(case: Case) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     return function, tuple(leaf.detach().requires_grad_() for leaf in leaves)
 
 
+def differentiated(case: Case) -> Kind:
+    """What decides which derivatives there are: a training step has those of its pooling."""
+    return case.options.get("pooling", case).kind
+
+
 def check(expected_error: str | None, attempt: Callable[[], object]) -> None:
     if expected_error is None:
         assert attempt() is not False
@@ -87,17 +56,17 @@ def check(expected_error: str | None, attempt: Callable[[], object]) -> None:
 
 
 @each_case
-def test_gradients(case: Case) -> None:
+def test_gradients_equal_finite_differences(case: Case) -> None:
     assert gradcheck(*as_function(case), fast_mode=True)
 
 
 @each_case
-def test_second_derivatives(case: Case) -> None:
-    check(row_of(case)[0], lambda: gradgradcheck(*as_function(case), fast_mode=True))
+def test_second_derivatives_equal_finite_differences_or_are_refused(case: Case) -> None:
+    check(differentiated(case).no_second, lambda: gradgradcheck(*as_function(case), fast_mode=True))
 
 
 @each_case
-def test_forward_mode(case: Case) -> None:
+def test_forward_mode_agrees_with_backward_or_is_refused(case: Case) -> None:
     function, values = as_function(case)
     tangents = tuple(torch.randn_like(value) for value in values)
 
@@ -107,39 +76,63 @@ def test_forward_mode(case: Case) -> None:
         pulled = torch.autograd.grad(function(*values), values, cotangent)
         assert_close((cotangent * pushed).sum(), sum((a * b).sum() for a, b in zip(pulled, tangents, strict=True)))
 
-    check(row_of(case)[1], attempt)
+    check(differentiated(case).no_forward, attempt)
 
 
 @each_case
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_vmap_over_a_stack_of_batches(case: Case) -> None:
+def test_vmap_over_a_stack_of_batches_equals_each_alone(case: Case) -> None:
     function, values = as_function(case)
     stacks = tuple(torch.stack([value, value.flip(0), 2 * value]).detach() for value in values)
     expected = torch.stack([function(*batch) for batch in zip(*stacks, strict=True)])
-    check(row_of(case)[2], lambda: assert_close(vmap(function)(*stacks), expected))
+    assert_close(vmap(function)(*stacks), expected)
 
 
 @each_case
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_func_grad_and_jacrev(case: Case) -> None:
+def test_func_grad_and_jacrev_equal_autograd(case: Case) -> None:
     function, values = as_function(case)
     detached = tuple(value.detach() for value in values)
+    every = tuple(range(len(values)))
+    expected = torch.autograd.grad(function(*values).sum(), values)
+    for ours, theirs in zip(grad(lambda *v: function(*v).sum(), argnums=every)(*detached), expected, strict=True):
+        assert_close(ours, theirs)
+    expected = torch.autograd.functional.jacobian(function, detached)
+    for ours, theirs in zip(jacrev(function, argnums=every)(*detached), expected, strict=True):
+        assert_close(ours, theirs)
 
-    def attempt() -> None:
-        every = tuple(range(len(values)))
-        expected = torch.autograd.grad(function(*values).sum(), values)
-        for ours, theirs in zip(grad(lambda *v: function(*v).sum(), argnums=every)(*detached), expected, strict=True):
-            assert_close(ours, theirs)
-        expected = torch.autograd.functional.jacobian(function, detached)
-        for ours, theirs in zip(jacrev(function, argnums=every)(*detached), expected, strict=True):
-            assert_close(ours, theirs)
 
-    check(row_of(case)[2], attempt)
+@each_case
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_no_derivative_reads_padding(case: Case) -> None:
+    """Second ones, and those of `torch.func`: on ways of their own."""
+    function, values = as_function(case)
+    names = [*case.inputs, *dict(case.build().named_parameters())]
+    junk = [
+        value.detach().masked_fill(~MASK.reshape(*MASK.shape, *(1,) * (value.ndim - 2)), torch.nan)
+        if SHAPES.get(name, "").startswith("bt")
+        else value.detach()
+        for name, value in zip(names, values, strict=True)
+    ]
+    every = tuple(range(len(values)))
+    found, expected = (
+        grad(lambda *v: function(*v).sum(), argnums=every)(*(value.detach() for value in leaves))
+        for leaves in (junk, values)
+    )
+    assert_close(dict(enumerate(found)), dict(enumerate(expected)))
+
+    def second(leaves: Sequence[Tensor]) -> dict[int, Tensor]:
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True, materialize_grads=True)
+        total = sum(value.square().sum() for value in first)
+        return dict(enumerate(torch.autograd.grad(total, leaves, materialize_grads=True)))
+
+    check(differentiated(case).no_second, lambda: assert_close(second(junk), second(values)))
 
 
 @pytest.mark.parametrize("target", ["utterance", "frames"])
 @pytest.mark.parametrize("detach", ["utterance", "frames"])
-def test_gradients_beside_a_detached_side(target: str, detach: str) -> None:
+def test_derivatives_beside_a_detached_side_equal_finite_differences(target: str, detach: str) -> None:
     case = Case(FrameUtteranceAlignmentLoss, {"target": target, "detach": detach})
     module, inputs = case.build(), make_inputs(case, MASK)
     followed = frame_inputs(inputs) if detach == "utterance" else ["utterance_logits"]
@@ -154,7 +147,7 @@ def test_gradients_beside_a_detached_side(target: str, detach: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["utterance", "frames"])
-def test_first_and_second_derivatives_at_a_weight_of_zero(target: str) -> None:
+def test_derivatives_at_a_weight_of_zero_equal_finite_differences(target: str) -> None:
     frame_logits, logits = torch.randn(2, 4, 3).double(), torch.randn(2, 3).double()
     weights = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]]).double()
     leaves = tuple(value.requires_grad_() for value in (frame_logits, logits, weights))

@@ -14,6 +14,7 @@ from framealign.diagnostics import (
     frame_agreement,
     frame_variance,
 )
+from framealign.functional import masked_mean
 
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 
@@ -65,9 +66,18 @@ def test_diagnose_puts_them_together(case: Case, mask: Tensor) -> None:
         assert_equal(watch.frame_agreement, agreement)
     else:  # no classifier takes both
         assert watch.frame_agreement.isnan().all()
-        mean = pooled.utterance[:, :DIM]
-        if "Attentive" not in case.module.__name__:
-            assert_close(watch.anchor_cosine, anchor_cosine(pooled.frames, mean, mask))
+        assert_close(watch.anchor_cosine, anchor_cosine(pooled.frames, masked_mean(pooled.frames, mask), mask))
+
+
+def test_diagnose_keeps_no_graph_of_the_classifier() -> None:
+    modes = []
+
+    def classifier(x: Tensor) -> Tensor:
+        modes.append(torch.is_grad_enabled())
+        return x
+
+    diagnose(POOLINGS[0].build()(torch.randn(2, 3, DIM)), classifier)
+    assert modes == [False, False]
 
 
 def test_collapse_shows() -> None:
@@ -77,7 +87,7 @@ def test_collapse_shows() -> None:
     assert frame_variance(torch.randn(1, 9, DIM)) > 0.3
 
 
-def test_effective_frames_of_uniform_and_of_single_attention() -> None:
+def test_effective_frames_are_all_of_them_when_uniform_and_one_on_one() -> None:
     weights = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
     assert_close(effective_frames(weights), [4.0, 1.0])
     assert_close(attention_entropy(weights), [math.log(4), 0.0])
@@ -90,7 +100,7 @@ def test_half_precision_accumulates_in_float32() -> None:
     assert_close(anchor_cosine(frames, frames[:, 0]), [0.0])
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frames, weights = torch.randn(2, 3, 4), torch.rand(2, 3)
     with pytest.raises(TypeError, match=r"`pooled` must be the Pooled that a pooling returns, got Tensor"):
         diagnose(frames, nn.Linear(4, 2))

@@ -33,7 +33,7 @@ def test_python_blocks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         exec(compile("\n" * line + code, str(path), "exec"), namespace)
 
 
-def test_finds_blocks() -> None:
+def test_a_block_is_found_in_a_list_and_skipped_where_marked() -> None:
     text = """
 ```python
 x = 1

@@ -21,6 +21,7 @@ from cases import (
     gradients,
     make_inputs,
     make_mask,
+    one_of_each,
     pack_inputs,
 )
 from framealign import AttentivePooling, AttentiveStatisticsPooling, MeanPooling, StatisticsPooling, lengths_to_mask
@@ -41,8 +42,8 @@ def _size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_compiler() -> Iterator[None]:
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -112,6 +113,16 @@ def test_no_gradient_on_padding_where_an_infinite_one_arrives(case: Case) -> Non
     assert not gradient[SHORT].isfinite().any()
 
 
+@each_pooling
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_no_step_of_the_backward_pass_is_nan(case: Case) -> None:
+    """With an empty utterance in the batch, even where a later step would write over the nan."""
+    module, inputs = case.build(), make_inputs(case, SHORT)
+    with torch.autograd.set_detect_anomaly(True):
+        found = embed_and_gradients(module, inputs, SHORT)
+    assert all(value.isfinite().all() for value in found.values())
+
+
 def test_no_gradient_to_the_weight_of_padding() -> None:
     frames, weights = torch.randn(4, 5, DIM), SHORT.float().requires_grad_()
     frames[~SHORT] = torch.nan
@@ -130,7 +141,7 @@ def test_nan_in_a_real_frame_comes_out(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", OF_ONE_READ, ids=str)
-def test_derivatives(case: Case) -> None:
+def test_derivatives_equal_finite_differences(case: Case) -> None:
     module, frames = case.build(), make_inputs(case, SHORT)["frames"]
     names, parameters = zip(*module.named_parameters(), strict=True) if list(module.parameters()) else ((), ())
 
@@ -152,7 +163,7 @@ def test_derivatives(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", OF_ONE_READ, ids=str)
-def test_gradients_that_arrive_at_the_weights(case: Case) -> None:
+def test_gradients_that_arrive_at_the_weights_equal_finite_differences(case: Case) -> None:
     """Beside those of the utterance, alone, and differentiated again."""
     module, frames = case.build(), make_inputs(case, SHORT)["frames"]
     if not list(module.parameters()):
@@ -164,7 +175,7 @@ def test_gradients_that_arrive_at_the_weights(case: Case) -> None:
 
 @each_pooling
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(case: Case, dtype: torch.dtype) -> None:
+def test_half_precision_errs_within_its_tolerance_of_float64(case: Case, dtype: torch.dtype) -> None:
     mask = MASKS["an empty utterance"]
     frames = make_inputs(case, mask, dtype)["frames"]
     found = case.build(dtype).embed(frames, mask)
@@ -180,8 +191,9 @@ def test_autocast_computes_in_float32(case: Case) -> None:
         assert_equal(embed_and_gradients(module, inputs, SHORT), expected)
 
 
-@pytest.mark.parametrize("case", {case.module: case for case in reversed(POOLINGS)}.values(), ids=str)
+@pytest.mark.parametrize("case", one_of_each(POOLINGS), ids=str)
 @pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.usefixtures("fresh_compiler")  # which takes as long as ten of the other tests
 def test_compiles_as_one_graph_and_exports(case: Case, layout: str) -> None:
     module, graphs = case.build(torch.float32), []
 
@@ -248,7 +260,9 @@ def of_width(build: Callable[..., nn.Module], **options: object) -> tuple[nn.Mod
     [(MeanPooling, {}), (AttentivePooling, {"hidden_dim": None})],
     ids=["mean", "attention"],
 )
-def test_memory(build: Callable[..., nn.Module], options: dict[str, object], lengths: Tensor | None) -> None:
+def test_no_tensor_in_the_size_of_the_frames_is_made_but_their_gradient(
+    build: Callable[..., nn.Module], options: dict[str, object], lengths: Tensor | None
+) -> None:
     """Nothing in the size of the frames is made but their gradient, and nothing is kept but the frames."""
     module, frames = of_width(build, **options)
     mask = None if lengths is None else lengths_to_mask(lengths, TIME)
@@ -276,7 +290,9 @@ def test_memory(build: Callable[..., nn.Module], options: dict[str, object], len
     [(StatisticsPooling, {}), (AttentiveStatisticsPooling, {"hidden_dim": None})],
     ids=["mean", "attention"],
 )
-def test_memory_of_statistics(build: Callable[..., nn.Module], options: dict[str, object]) -> None:
+def test_embed_of_statistics_makes_no_clean_copy_of_the_frames(
+    build: Callable[..., nn.Module], options: dict[str, object]
+) -> None:
     """Their groups are squared in a copy of their own; where they are all one, that is one copy."""
     module, frames = of_width(build, **options)
     mask = lengths_to_mask(LENGTHS, TIME)

@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import EAL, MASKS, Case, assert_close, assert_equal, assert_matches_oracle
+from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
 from framealign import EmotionalAttentionLoss
 from framealign.functional import emotional_attention_loss
 
+each_case = pytest.mark.parametrize("case", cases_of(EmotionalAttentionLoss), ids=str)
+
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("case", EAL, ids=str)
+@each_case
 def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
     assert_matches_oracle(case, mask)
 
@@ -41,7 +43,7 @@ def test_each_utterance_counts_once_by_default_and_each_frame_with_frames() -> N
     assert_close(loss("sum"), away + near)
 
 
-@pytest.mark.parametrize("case", EAL, ids=str)
+@each_case
 @pytest.mark.parametrize("zero", ["frame", "anchor"])
 def test_a_zero_vector_has_cosine_zero_and_gradient_zero(case: Case, zero: str) -> None:
     frames, anchor = torch.randn(2, 3, 4), torch.randn(2, 4)
@@ -56,7 +58,7 @@ def test_a_zero_vector_has_cosine_zero_and_gradient_zero(case: Case, zero: str) 
     assert anchor.grad.isfinite().all()
 
 
-def test_the_value_at_a_zero_vector() -> None:
+def test_a_zero_vector_costs_the_softplus_of_the_margin() -> None:
     loss = EmotionalAttentionLoss(0.8)
     expected = math.log1p(math.exp(0.8))
     assert_close(loss(torch.zeros(1, 2, 3), torch.ones(1, 3)), expected)
@@ -86,6 +88,13 @@ class TestNegativeMargin:
         mask = torch.tensor([[True], [True], [False]])
         assert_close(self.loss([0, 1, 2], mask), [far, far, 0.0])
 
+    def test_a_broken_frame_of_an_unlabelled_utterance_reaches_no_other(self) -> None:
+        frames = self.FRAMES.clone()
+        frames[2] = torch.nan
+        loss = EmotionalAttentionLoss(negative_margin=0.2, reduction="none")
+        found = loss(frames, self.FRAMES[:, 0], None, torch.tensor([0, 1, -100]))
+        assert found.isnan().tolist() == [False, False, True]
+
     def test_needs_labels_and_refuses_frames(self) -> None:
         with pytest.raises(ValueError, match=r"`labels` are required with `negative_margin`, got None"):
             EmotionalAttentionLoss(negative_margin=0.2)(self.FRAMES, self.FRAMES[:, 0])
@@ -93,13 +102,13 @@ class TestNegativeMargin:
             EmotionalAttentionLoss(negative_margin=0.2, reduction="frames")
 
 
-def test_twenty_thousand_frames() -> None:
+def test_the_mean_over_twenty_thousand_frames_loses_no_digits() -> None:
     frames, anchor = torch.randn(1, 20_000, 4), torch.randn(1, 4)
     cosines = torch.cosine_similarity(frames, anchor[:, None], dim=-1)
     assert_close(EmotionalAttentionLoss()(frames, anchor), torch.nn.functional.softplus(0.8 - cosines).mean())
 
 
-def test_strided_inputs() -> None:
+def test_strided_inputs_give_what_contiguous_ones_give() -> None:
     frames, anchor = torch.randn(3, 5, 8), torch.randn(3, 8)
     expected = EmotionalAttentionLoss()(frames, anchor)
     transposed = frames.transpose(0, 1).contiguous().transpose(0, 1)
@@ -121,7 +130,7 @@ def test_repr_shows_the_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["margin", "negative_margin"])
-def test_messages_of_the_margins(name: str) -> None:
+def test_a_margin_that_is_no_cosine_is_refused(name: str) -> None:
     for value in (1.5, -1.01, math.nan, math.inf):
         with pytest.raises(ValueError, match=rf"`{name}` must be a finite number in \[-1, 1\], got {value}"):
             EmotionalAttentionLoss(**{name: value})
@@ -130,7 +139,7 @@ def test_messages_of_the_margins(name: str) -> None:
             EmotionalAttentionLoss(**{name: value})
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frames, anchor, loss = torch.randn(2, 3, 4), torch.randn(2, 4), EmotionalAttentionLoss()
     for beta in (0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"`beta` must be a finite number in \(0, inf\), got"):

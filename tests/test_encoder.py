@@ -12,7 +12,7 @@ from framealign.pooling import unpadded
 pytestmark = pytest.mark.parametrize("pooling", [SelfAttentionPooling, CLSSelfAttentionPooling])
 
 
-def test_defaults(pooling: type[nn.Module]) -> None:
+def test_the_feedforward_half_is_four_times_as_wide_or_left_out(pooling: type[nn.Module]) -> None:
     module = pooling(8, depth=3)
     assert module.output_dim == 8
     assert [layer.feedforward[0].out_features for layer in module.encoder.layers] == [32, 32, 32]
@@ -71,7 +71,7 @@ def test_no_query_is_left_with_nothing_to_attend_to(pooling: type[nn.Module], mo
     assert masks[0].any(dim=-1).all()
 
 
-def test_messages(pooling: type[nn.Module]) -> None:
+def test_each_refusal_names_the_argument_and_what_it_got(pooling: type[nn.Module]) -> None:
     with pytest.raises(ValueError, match=r"`dim` must be divisible by `num_heads`, got 6 and 4"):
         pooling(6)
     with pytest.raises(ValueError, match=r"`depth` must be at least 1, got 0"):

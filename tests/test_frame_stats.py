@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
 from framealign.kernels.definition import definition
+from framealign.kernels.groups import Batch
 from framealign.kernels.interface import FrameStats, Request
 from framealign.kernels.operator import operator, why_not_triton
 from framealign.layout import Padded
@@ -138,6 +139,32 @@ def test_only_what_is_asked_for_is_computed(options: dict[str, object]) -> None:
     assert (stats.pooled is None) != bool(options.get("attend"))
 
 
+@pytest.mark.parametrize("options", [{}, {"norms": True}, {"attend": True}], ids=str)
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["whole", "trimmed"])
+def test_padding_gets_no_gradient_of_an_infinite_column(
+    options: dict[str, bool], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 * inf is nan, and would stand in it."""
+    monkeypatch.setattr("framealign.kernels.groups._WORTH_TRIMMING", share)
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, {})
+    columns = inputs["columns"].detach()
+    columns[:, 0, 0] = torch.inf
+    stats = frame_stats(inputs["frames"], columns, mask, **options)
+    total = sum(value.nan_to_num().sum() for value in asked_for(stats))
+    (gradient,) = torch.autograd.grad(total, inputs["frames"])
+    assert not gradient[~mask].any()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_group_has_an_utterance_for_each_thread(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bmm` shares the utterances out."""
+    monkeypatch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    groups = list(Batch(torch.randn(6, 5, DIM), None, None, torch.float32).groups())
+    assert [len(group.frames) for group in groups] == [threads] * (6 // threads)
+
+
 def test_logits_that_nobody_asked_for_leave_no_weights() -> None:
     """The operator's outputs have the shapes that tracing was promised."""
     frames, columns, logits = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.randn(2, 3)
@@ -225,12 +252,12 @@ class TestBackend:
         ):
             frame_stats(self.FRAMES, self.COLUMNS, backend="triton")
 
-    def test_auto_falls_back(self) -> None:
+    def test_auto_is_eager_on_the_cpu(self) -> None:
         assert_equal(
             frame_stats(self.FRAMES, self.COLUMNS).dots, frame_stats(self.FRAMES, self.COLUMNS, backend="eager").dots
         )
 
-    def test_what_the_kernels_can_hold(self) -> None:
+    def test_why_not_triton_names_the_limit_that_is_passed(self) -> None:
         pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
         with FakeTensorMode(), torch.device("cuda"):
             frames, columns = torch.empty(2, 3, 768), torch.empty(2, 5, 768)
@@ -240,12 +267,12 @@ class TestBackend:
             assert "frames have 10000 dimensions" in why_not_triton(torch.empty(2, 3, 10_000), columns)
             assert "there are 17 columns" in why_not_triton(frames, torch.empty(2, 17, 768))
 
-    def test_another_is_refused(self) -> None:
+    def test_another_is_refused_with_the_choices(self) -> None:
         with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'eager', 'triton', got 'cuda'"):
             frame_stats(self.FRAMES, self.COLUMNS, backend="cuda")
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frames, columns, cu_seqlens = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.tensor([0, 2, 3])
     with pytest.raises(ValueError, match=r"`attend` needs `logits`, or `columns` whose last one is the query, got nei"):
         frame_stats(frames, attend=True)

@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import FUAL, MASKS, Case, assert_close, assert_equal, assert_matches_oracle
+from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
 from framealign import AttentivePooling, CLSSelfAttentionPooling, FrameUtteranceAlignmentLoss
 from framealign.functional import frame_utterance_alignment_loss
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("case", FUAL, ids=str)
+@pytest.mark.parametrize("case", cases_of(FrameUtteranceAlignmentLoss), ids=str)
 def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
     assert_matches_oracle(case, mask)
 
 
-def test_by_hand() -> None:
+def test_either_direction_equals_the_divergence_computed_by_hand() -> None:
     frame_logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])  # (0.5, 0.5) on average
     p = 1 / (1 + math.exp(-2))
     forward = p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5)
@@ -32,7 +32,7 @@ def test_uniform_weights_are_the_default() -> None:
     assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits, None, mask), expected)
 
 
-def test_reductions() -> None:
+def test_an_empty_utterance_counts_in_no_reduction() -> None:
     mask = MASKS["an empty utterance"]
     arguments = torch.randn(*mask.shape, 3), torch.randn(len(mask), 3), None, mask
     each = FrameUtteranceAlignmentLoss(reduction="none")(*arguments)
@@ -69,7 +69,9 @@ def test_a_linear_classifier_gives_the_utterance_the_mean_of_the_frames_logits(p
 class TestExtremes:
     @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e4), (torch.float16, 6e4), (torch.bfloat16, 1e4)])
     @pytest.mark.parametrize("target", ["utterance", "frames"])
-    def test_opposite_certainties(self, target: str, dtype: torch.dtype, size: float) -> None:
+    def test_opposite_certainties_cost_the_gap_of_the_logits(
+        self, target: str, dtype: torch.dtype, size: float
+    ) -> None:
         """One frame sure of one class, the utterance of the other: the divergence is the gap of the logits."""
         frame_logits = torch.tensor([[[size, -size]]], dtype=dtype, requires_grad=True)
         utterance_logits = torch.tensor([[-size, size]], dtype=dtype, requires_grad=True)
@@ -81,7 +83,7 @@ class TestExtremes:
         follower = (frame_logits if target == "utterance" else utterance_logits).grad.flatten()
         assert_close(follower, [1.0, -1.0] if sign == 1 else [-1.0, 1.0])
 
-    def test_a_class_that_no_frame_believes_in(self) -> None:
+    def test_a_class_that_no_frame_believes_in_is_no_infinity(self) -> None:
         """`sum a p` underflows to 0 there in the linear domain, and its logarithm to -inf."""
         frame_logits = torch.tensor([[[0.0, -500.0], [0.0, -300.0]]], requires_grad=True)
         loss = FrameUtteranceAlignmentLoss()(frame_logits, torch.zeros(1, 2))
@@ -111,7 +113,7 @@ class TestGradientToTheWeights:
         loss = FrameUtteranceAlignmentLoss()(self.frame_logits, self.utterance_logits, weights)
         return torch.autograd.grad(loss, leaf)[0][0]
 
-    def test_as_it_stands(self) -> None:
+    def test_is_the_formula_and_the_constant_of_the_division(self) -> None:
         assert_close(self.gradient(self.weights, self.weights), self.contract + 1)
 
     def test_through_a_softmax_the_constant_vanishes(self) -> None:
@@ -129,21 +131,24 @@ class TestGradientToTheWeights:
         self.frame_logits, self.utterance_logits = self.frame_logits.float(), self.utterance_logits.float()
         assert_close(self.gradient(weights, weights), self.contract.float() + 1)
 
-    def test_is_finite_where_only_a_frame_of_weight_zero_believes_in_a_class(self) -> None:
-        frame_logits = torch.tensor([[[0.0, -1e4], [-1e4, 0.0]]])
-        weights = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    @pytest.mark.parametrize("belief", [-1e4, -100.0, 0.0])
+    @pytest.mark.parametrize("light", [0.0, 1e-42, 1e-20])
+    def test_is_finite_where_only_a_frame_of_weight_zero_believes_in_a_class(self, light: float, belief: float) -> None:
+        """Or one of next to no weight, which must not make the sum too small to divide by."""
+        frame_logits = torch.tensor([[[0.0, -1e4], [0.0, belief], [-1e4, 0.0]]])
+        weights = torch.tensor([[1.0, light, 0.0]], requires_grad=True)
         FrameUtteranceAlignmentLoss()(frame_logits, torch.zeros(1, 2), weights).backward()
         assert weights.grad.isfinite().all()
-        assert weights.grad[0, 1] < -1e30
+        assert weights.grad[0, 2] < (-1e30 if light * math.exp(belief) < 1e-30 else -1e18)
 
 
-def test_twenty_thousand_frames() -> None:
+def test_the_average_over_twenty_thousand_frames_loses_no_digits() -> None:
     frame_logits, utterance_logits = torch.randn(1, 20_000, 2), torch.randn(1, 2)
     p, q = utterance_logits.softmax(dim=1), frame_logits.softmax(dim=2).mean(dim=1)
     assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits), (p * (p / q).log()).sum())
 
 
-def test_strided_inputs() -> None:
+def test_strided_inputs_give_what_contiguous_ones_give() -> None:
     frame_logits, utterance_logits = torch.randn(3, 5, 4), torch.randn(3, 4)
     transposed = frame_logits.transpose(0, 1).contiguous().transpose(0, 1)
     loss = FrameUtteranceAlignmentLoss()
@@ -164,7 +169,7 @@ def test_repr_shows_the_options() -> None:
     assert repr(FrameUtteranceAlignmentLoss(target="frames", reduction="sum")) == text
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frame_logits, logits, loss = torch.randn(2, 3, 4), torch.randn(2, 4), FrameUtteranceAlignmentLoss()
     with pytest.raises(ValueError, match=r"`target` must be one of 'utterance', 'frames', got 'frame'"):
         FrameUtteranceAlignmentLoss(target="frame")

@@ -29,7 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("gpu")
 
 
-def test_a_rehearsal_of_everything(tmp_path: Path) -> None:
+def test_a_rehearsal_of_everything_is_whole_and_nothing_breaks(tmp_path: Path) -> None:
     found = run("--device", "cpu", "--out", tmp_path)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "its times mean nothing" in found.stdout

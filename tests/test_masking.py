@@ -18,6 +18,10 @@ class TestLengthsToMask:
         assert lengths_to_mask(torch.tensor([0, 0])).shape == (2, 0)
         assert lengths_to_mask(torch.tensor([], dtype=torch.int64)).shape == (0, 0)
 
+    def test_a_negative_length_is_no_frame(self) -> None:
+        assert lengths_to_mask(torch.tensor([-2, -1])).shape == (2, 0)
+        assert lengths_to_mask(torch.tensor([-2, 1])).tolist() == [[False], [True]]
+
     def test_longer_lengths_saturate(self) -> None:
         assert lengths_to_mask(torch.tensor([9, 1]), max_length=2).tolist() == [[True, True], [True, False]]
         assert lengths_to_mask(torch.tensor([9]), max_length=0).shape == (1, 0)
@@ -26,7 +30,7 @@ class TestLengthsToMask:
     def test_any_integer_dtype(self, dtype: torch.dtype) -> None:
         assert lengths_to_mask(torch.tensor([1, 2], dtype=dtype)).tolist() == [[True, False], [True, True]]
 
-    def test_messages(self) -> None:
+    def test_each_refusal_names_the_argument_and_what_it_got(self) -> None:
         with pytest.raises(TypeError, match=r"`lengths` must be integer numbers of frames, got torch.float32; for len"):
             lengths_to_mask(torch.tensor([0.5, 1.0]))
         with pytest.raises(TypeError, match=r"`lengths` must be integer numbers of frames, got torch.bool"):
@@ -54,7 +58,11 @@ class TestZeroPadding:
         frames = torch.ones(1, 2, 3)
         assert zero_padding(frames, None) is frames
 
-    def test_messages(self) -> None:
+    def test_where_all_of_many_frames_are_real_nothing_is_copied(self) -> None:
+        frames = torch.ones(2, 300, 300)
+        assert zero_padding(frames, torch.ones(2, 300, dtype=torch.bool)) is frames
+
+    def test_each_refusal_names_the_argument_and_what_it_got(self) -> None:
         with pytest.raises(TypeError, match=r"`mask` must be bool, True at real frames, got torch.float32"):
             zero_padding(torch.ones(1, 2), torch.ones(1, 2))
         with pytest.raises(ValueError, match=r"`mask` must have shape .* = \(1, 2\) to match `frames`, got \(1, 3\)"):
@@ -86,7 +94,7 @@ class TestMaskedSoftmax:
     def test_nan_in_a_real_frame_shows(self) -> None:
         assert masked_softmax(torch.tensor([[torch.nan, 0.0]]), torch.tensor([[True, True]])).isnan().all()
 
-    def test_messages(self) -> None:
+    def test_each_refusal_names_the_argument_and_what_it_got(self) -> None:
         with pytest.raises(TypeError, match=r"`logits` must be floating point, got torch.int64; use `logits.float"):
             masked_softmax(torch.ones(1, 2, dtype=torch.int64))
         with pytest.raises(ValueError, match=r"`logits` must have shape \(batch, time\), got \(2,\)"):
@@ -108,7 +116,7 @@ class TestMaskedMean:
     def test_half_precision_accumulates_in_float32(self) -> None:
         assert_equal(masked_mean(torch.full((1, 4096), 100.0).half()), torch.tensor([100.0]))
 
-    def test_messages(self) -> None:
+    def test_each_refusal_names_the_argument_and_what_it_got(self) -> None:
         with pytest.raises(ValueError, match=r"`values` must have shape \(batch, time, dim\), got \(2,\)"):
             masked_mean(torch.ones(2))
         with pytest.raises(TypeError, match=r"`values` must be a tensor of shape .*, got float"):

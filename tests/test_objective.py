@@ -1,10 +1,12 @@
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from cases import (
     CLASSES,
@@ -81,13 +83,25 @@ def test_unlabelled_utterances_still_align(pooled: Pooled, classifier: nn.Linear
     assert_equal(unlabelled.fual, labelled.fual)
 
 
+def test_an_utterance_without_a_label_sends_back_zero_whatever_its_logits(pooled: Pooled) -> None:
+    logits = torch.randn(4, CLASSES)
+    logits[2] = torch.inf
+    item = pooled._replace(utterance=logits.requires_grad_())
+    objective = AlignmentObjective(eal_weight=0, fual_weight=0, label_smoothing=0.1)
+    loss = objective(item, torch.tensor([0, 1, -100, 2]), nn.Identity(), MASK).loss
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert not gradient[2].any()
+    assert gradient[[0, 3]].abs().min() > 0
+
+
 def test_a_label_that_weighs_nothing_is_no_division_by_zero(pooled: Pooled, classifier: nn.Linear) -> None:
     objective = AlignmentObjective(class_weights=torch.tensor([0.0, 1.0, 1.0]))
     assert objective(pooled, torch.zeros(4, dtype=torch.int64), classifier, MASK).cross_entropy == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
-def test_labels_of_any_integer_dtype(pooled: Pooled, classifier: nn.Linear, dtype: torch.dtype) -> None:
+def test_labels_may_be_of_any_integer_dtype(pooled: Pooled, classifier: nn.Linear, dtype: torch.dtype) -> None:
     objective = AlignmentObjective(negative_margin=0.1)
     assert_equal(objective(pooled, LABELS.to(dtype), classifier, MASK), objective(pooled, LABELS, classifier, MASK))
 
@@ -151,16 +165,21 @@ class TestAnchor:
             AlignmentObjective(eal_weight=0)(pooled, LABELS[:2], nn.Linear(2 * DIM, CLASSES))
 
 
-def test_junk_in_the_padding_of_a_hand_made_pooled_changes_no_bit(pooled: Pooled, classifier: nn.Linear) -> None:
-    """The poolings here write zeros there; another's may not."""
+@pytest.mark.parametrize("classifier", [nn.Linear(DIM, CLASSES), nn.Sequential(nn.Linear(DIM, CLASSES))], ids=str)
+def test_junk_in_the_padding_of_a_hand_made_pooled_changes_no_bit(pooled: Pooled, classifier: nn.Module) -> None:
+    """The poolings here write zeros there, and for the CLS of an utterance without frames; another's may not."""
     leaf = Pooled(*(value.detach() for value in pooled))
     junk = leaf._replace(
-        frames=leaf.frames.masked_fill(~MASK[..., None], torch.nan), weights=leaf.weights.masked_fill(~MASK, torch.inf)
+        frames=leaf.frames.masked_fill(~MASK[..., None], torch.nan),
+        weights=leaf.weights.masked_fill(~MASK, torch.inf),
+        cls=leaf.cls.masked_fill(~MASK.any(dim=1, keepdim=True), torch.nan),
     )
     results = []
     for item in (leaf, junk):
-        result = AlignmentObjective()(item, LABELS, classifier, MASK)
-        results.append([*result, *torch.autograd.grad(result.loss, list(classifier.parameters()))])
+        item = item._replace(frames=item.frames.requires_grad_(), cls=item.cls.requires_grad_())
+        result = AlignmentObjective(negative_margin=0.1)(item, LABELS, classifier, MASK)
+        leaves = [item.frames, item.cls, *classifier.parameters()]
+        results.append([*result, *torch.autograd.grad(result.loss, leaves)])
     assert_equal(results[1], results[0])
 
 
@@ -180,6 +199,48 @@ def test_hooks_and_parametrizations_of_the_classifier_are_honoured(pooled: Poole
     assert_equal(AlignmentObjective()(pooled, LABELS, normed, MASK), expected)
 
 
+@pytest.mark.parametrize(
+    "register",
+    [
+        nn.Module.register_forward_hook,
+        nn.Module.register_forward_pre_hook,
+        nn.Module.register_full_backward_hook,
+        nn.Module.register_full_backward_pre_hook,
+        lambda _, hook: nn.modules.module.register_module_forward_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_forward_pre_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_full_backward_hook(hook),
+        lambda _, hook: nn.modules.module.register_module_full_backward_pre_hook(hook),
+    ],
+    ids=["forward", "forward pre", "backward", "backward pre",
+         "global forward", "global forward pre", "global backward", "global backward pre"],
+)  # fmt: skip
+def test_a_hook_of_the_classifier_sees_the_frames(
+    pooled: Pooled, classifier: nn.Linear, register: Callable[..., RemovableHandle]
+) -> None:
+    axes = []
+
+    def note(module: nn.Module, first: tuple[Tensor, ...], *others: object) -> None:
+        if module is classifier:
+            axes.append(first[0].ndim)
+
+    handle = register(classifier, note)
+    try:
+        AlignmentObjective()(pooled, LABELS, classifier, MASK).loss.backward()
+    finally:
+        handle.remove()
+    assert sorted(axes) == [2, 3]
+
+
+def test_a_subclass_of_the_linear_layer_is_called(pooled: Pooled) -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    doubled = Doubled(DIM, CLASSES)
+    through_lambda = AlignmentObjective()(pooled, LABELS, lambda x: doubled(x), MASK)
+    assert_equal(AlignmentObjective()(pooled, LABELS, doubled, MASK), through_lambda)
+
+
 def test_class_weights_are_a_buffer_and_there_are_no_parameters() -> None:
     objective = AlignmentObjective(class_weights=torch.ones(3))
     assert objective.state_dict().keys() == {"class_weights"}
@@ -194,7 +255,7 @@ def test_repr_shows_the_options() -> None:
         assert part in text
 
 
-def test_messages(pooled: Pooled, classifier: nn.Linear) -> None:
+def test_each_refusal_names_the_argument_and_what_it_got(pooled: Pooled, classifier: nn.Linear) -> None:
     objective = AlignmentObjective()
     for name in ("eal_weight", "fual_weight"):
         for value in (-0.1, math.nan, math.inf):

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import MASKS, assert_equal
 from framealign import lengths_to_mask
-from framealign.functional import pack, unpack
+from framealign.functional import cls_attention, pack, unpack
 from framealign.layout import Packed
 
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -62,7 +62,7 @@ def test_nan_stays_in_its_frame() -> None:
     assert frames.isnan().squeeze(2).tolist() == [[True, False], [False, False]]
 
 
-def test_messages() -> None:
+def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     packed = torch.randn(3, 4)
     with pytest.raises(ValueError, match=r"`frames` must have shape \(batch, time, dim\), got \(3, 4\)"):
         pack(packed)
@@ -80,6 +80,17 @@ def test_messages() -> None:
         unpack(packed, torch.tensor([0, 3], device="meta"))
     with pytest.raises(ValueError, match=r"`max_length` must be at least 0, got -1"):
         unpack(packed, torch.tensor([0, 3]), max_length=-1)
+
+
+def test_the_shift_of_a_packed_softmax_gets_no_gradient() -> None:
+    """It cancels, so its way back, through the maxima, would be work for nothing."""
+    frames, cu_seqlens = torch.randn(5, 2, requires_grad=True), torch.tensor([0, 2, 5])
+    nodes, seen = [cls_attention(frames, torch.randn(2, 2), cu_seqlens=cu_seqlens).grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        seen.append(type(node).__name__)
+        nodes += [parent for parent, _ in node.next_functions if parent is not None]
+    assert not [name for name in seen if "ScatterReduce" in name or "Amax" in name]
 
 
 class Searches(TorchDispatchMode):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cases import DIM, POOLINGS, Case, assert_close, assert_equal, run
+from cases import DIM, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, oracle, run
 from framealign import MaxPooling, MeanPooling, Pooled, StatisticsPooling
 
 each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
@@ -15,16 +15,16 @@ each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
 
 @each_pooling
 def test_returns_a_pooled(case: Case) -> None:
-    module = case.build(torch.float32)
-    pooled = module(torch.randn(2, 3, DIM))
+    module, inputs = case.build(), make_inputs(case, MASKS["full"])
+    pooled = module(inputs["frames"])
     assert isinstance(pooled, Pooled)
-    assert pooled.utterance.shape == (2, module.output_dim)
-    assert_close(pooled.weights.sum(dim=1), torch.ones(2))
-    assert (pooled.cls is None) == ("CLS" not in case.module.__name__)
+    assert pooled.utterance.shape == (3, module.output_dim)
+    assert_close(pooled.weights.sum(dim=1), torch.ones(3))
+    assert (pooled.cls is not None) == ("cls" in oracle(case, module, inputs, MASKS["full"]))
 
 
 @each_pooling
-def test_strided_inputs(case: Case) -> None:
+def test_strided_inputs_give_what_contiguous_ones_give(case: Case) -> None:
     module, mask = case.build(torch.float32), torch.rand(3, 6) > 0.3
     frames = torch.randn(3, 6, DIM)
     plain = run(module, {"frames": frames}, mask)
@@ -41,7 +41,7 @@ def test_strided_inputs(case: Case) -> None:
 
 @each_pooling
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1)], ids=str)
-def test_one_frame_or_one_utterance(case: Case, shape: tuple[int, int]) -> None:
+def test_utterances_of_one_frame_equal_each_alone(case: Case, shape: tuple[int, int]) -> None:
     module, frames = case.build(torch.float32), torch.randn(*shape, DIM)
     outputs = run(module, {"frames": frames}, None)
     for i in range(shape[0]):
@@ -51,8 +51,8 @@ def test_one_frame_or_one_utterance(case: Case, shape: tuple[int, int]) -> None:
         assert_equal(outputs["weights"], torch.ones(shape))
 
 
-@pytest.mark.parametrize("case", {case.module: case for case in reversed(POOLINGS)}.values(), ids=str)
-def test_twenty_thousand_frames(case: Case) -> None:
+@pytest.mark.parametrize("case", one_of_each(POOLINGS), ids=str)
+def test_twenty_thousand_frames_pool_as_the_real_ones_alone(case: Case) -> None:
     module, mask = case.build(torch.float32), torch.zeros(1, 20_000, dtype=torch.bool)
     mask[:, ::400] = True  # few of them real, so that the attention of the reference below is small
     frames = torch.randn(1, 20_000, DIM)
@@ -125,14 +125,16 @@ REFUSED = {
 
 @each_pooling
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
-def test_refuses(case: Case, refused: tuple[tuple[object, object], type[Exception], str]) -> None:
+def test_each_refusal_says_what_was_expected_and_what_came(
+    case: Case, refused: tuple[tuple[object, object], type[Exception], str]
+) -> None:
     arguments, error, message = refused
     with pytest.raises(error, match=re.escape(message)):
         case.module(**case.options)(*arguments)
 
 
 @pytest.mark.parametrize("pooling", [MeanPooling, MaxPooling, StatisticsPooling])
-def test_the_width_of_a_pooling_without_parameters(pooling: type[nn.Module]) -> None:
+def test_a_pooling_without_parameters_knows_its_width_if_told(pooling: type[nn.Module]) -> None:
     assert pooling(6).output_dim == (12 if pooling is StatisticsPooling else 6)
     assert pooling()(torch.ones(1, 2, 7)).frames.shape == (1, 2, 7)
     with pytest.raises(RuntimeError, match=rf"`output_dim` of {pooling.__name__}\(\) is not known: .* build it as"):

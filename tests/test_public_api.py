@@ -114,19 +114,19 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("module", NAMES)
-def test_exports(module: str) -> None:
+def test_all_lists_the_published_names(module: str) -> None:
     assert sorted(sys.modules[module].__all__) == sorted(NAMES[module])
     for name in NAMES[module]:
         assert hasattr(sys.modules[module], name)
 
 
-def test_fields_of_the_named_tuples() -> None:
+def test_the_named_tuples_have_the_published_fields() -> None:
     assert framealign.Pooled._fields == ("utterance", "weights", "frames", "cls")
     assert framealign.Objective._fields == ("loss", "cross_entropy", "eal", "fual", "logits")
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures(name: str) -> None:
+def test_the_signature_is_the_published_one(name: str) -> None:
     value = framealign
     for part in name.split("."):
         value = getattr(value, part)
@@ -141,7 +141,7 @@ def test_docstrings_have_an_example(thing: Callable[..., object]) -> None:
     assert doctest.DocTestParser().get_examples(thing.__doc__)
 
 
-def test_version() -> None:
+def test_the_version_has_three_parts() -> None:
     assert framealign.__version__.count(".") == 2
 
 

@@ -50,7 +50,7 @@ def test_nothing_waits_for_the_card(parts: tuple[Any, Any, Any], module: str) ->
     assert silent.work(["waits", module], options)["calls"] > 0
 
 
-def test_a_step_in_a_cuda_graph(parts: tuple[Any, Any, Any]) -> None:
+def test_a_step_in_a_cuda_graph_equals_the_eager_step(parts: tuple[Any, Any, Any]) -> None:
     _, silent, options = parts
     assert "error" not in silent.work(["replayed", "float32"], options)
 

@@ -162,23 +162,23 @@ def assert_matches_oracle(problem: Problem) -> None:
 
 @each_mask
 @each_attention
-def test_every_mask(mask: Tensor, attention: str) -> None:
+def test_equals_the_oracle_with_every_mask(mask: Tensor, attention: str) -> None:
     assert_matches_oracle(make(mask, attention=attention))
 
 
 @each_attention
-def test_many_chunks(attention: str) -> None:
+def test_equals_the_oracle_over_many_chunks(attention: str) -> None:
     assert_matches_oracle(make(long_mask(), dim=24, attention=attention))
     assert_matches_oracle(make(None, dim=24, attention=attention, time=100))
 
 
 @pytest.mark.parametrize("columns", range(10))
-def test_every_number_of_columns(columns: int) -> None:
+def test_equals_the_oracle_with_every_number_of_columns(columns: int) -> None:
     assert_matches_oracle(make(MASKS["holes"], columns=columns, attention="column" if columns else "logits"))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 15, 64, 513, 1024])
-def test_every_dim(dim: int) -> None:
+def test_equals_the_oracle_in_every_dim(dim: int) -> None:
     problem = make(MASKS["an empty utterance"], dim=dim)
     assert_matches_oracle(problem._replace(columns=problem.columns / dim**0.5))
 
@@ -200,13 +200,13 @@ def test_every_dim(dim: int) -> None:
     ids=["time first", "dim first", "reversed", "every other element", "columns", "every other frame", "one utterance",
          "one frame", "one dimension", "one number"],
 )  # fmt: skip
-def test_every_stride(stride) -> None:
+def test_equals_the_oracle_with_every_stride(stride) -> None:
     problem = make(MASKS["holes"])
     assert_matches_oracle(problem._replace(frames=stride(problem.frames)))
 
 
 @pytest.mark.parametrize("strides", [(2**30, 7, 1), (70, 2**29, 1), (70, 1, 2**29)], ids=["batch", "time", "dim"])
-def test_addresses_beyond_32_bits(strides: tuple[int, int, int]) -> None:
+def test_addresses_beyond_32_bits_are_reached(strides: tuple[int, int, int]) -> None:
     problem = make(MASKS["holes"])
     extent = sum((size - 1) * stride for size, stride in zip(problem.frames.shape, strides, strict=True))
     storage = torch.empty(1 + extent, dtype=torch.half)  # what is never touched takes no memory
@@ -227,11 +227,11 @@ def pack(lengths: list[int], attention: str, dtype: torch.dtype = torch.int32) -
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0], [1], [3, 0, 5], LENGTHS.tolist()], ids=str)
 @each_attention
-def test_packed(lengths: list[int], attention: str) -> None:
+def test_packed_frames_equal_the_oracle(lengths: list[int], attention: str) -> None:
     assert_matches_oracle(pack(lengths, attention))
 
 
-def test_packed_with_int64_lengths_and_odd_strides() -> None:
+def test_packed_frames_equal_the_oracle_with_int64_lengths_and_odd_strides() -> None:
     problem = pack([3, 0, 40], "column", torch.int64)
     assert_matches_oracle(problem)
     assert_matches_oracle(problem._replace(frames=problem.frames.T.contiguous().T))
@@ -311,7 +311,7 @@ def test_nan_in_a_real_frame_comes_out() -> None:
             assert_equal(value[[0, 2]], clean[name][[0, 2]])
 
 
-def test_zero_frames() -> None:
+def test_zero_frames_equal_the_oracle() -> None:
     problem = make(MASKS["ragged"])
     problem.frames[0, 1] = 0.0
     problem.frames[1] = 0.0
@@ -320,7 +320,7 @@ def test_zero_frames() -> None:
 
 
 @pytest.mark.parametrize("logits", [[1e4, -1e4, 9999.0, 0.0, 0.0], [-torch.inf, 0.0, -torch.inf, 1.0, 2.0]])
-def test_extreme_logits(logits: list[float]) -> None:
+def test_extreme_logits_equal_the_oracle(logits: list[float]) -> None:
     problem = make(MASKS["ragged"], attention="logits")
     assert_matches_oracle(problem._replace(logits=torch.tensor(logits).expand(4, 5).clone()))
 
@@ -379,7 +379,7 @@ def test_what_is_not_asked_for_is_empty() -> None:
 
 @pytest.mark.parametrize("needs_columns", [True, False])
 @pytest.mark.parametrize("needs_frames", [True, False])
-def test_only_the_gradients_needed(needs_frames: bool, needs_columns: bool) -> None:
+def test_only_the_gradients_needed_are_computed(needs_frames: bool, needs_columns: bool) -> None:
     problem = make(MASKS["an empty utterance"], attention="logits")
     everything = run(problem)
     found = run(problem, frames=needs_frames, columns=needs_columns)
@@ -388,7 +388,7 @@ def test_only_the_gradients_needed(needs_frames: bool, needs_columns: bool) -> N
     assert_equal(found["g_logits"], everything["g_logits"])
 
 
-def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_not_names_the_limit_that_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     def reason(dim: int, columns: int) -> str | None:
         return kernels.why_not(torch.empty(1, 1, dim), torch.empty(1, columns, dim))
 
@@ -402,7 +402,7 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason(768, 1) == "Triton is 3.2.0+git, and the kernels need 3.3."
 
 
-def test_columns_that_are_one_for_all_utterances() -> None:
+def test_expanded_columns_equal_their_copies() -> None:
     """As attentive pooling gives its query: expanded, with a stride of 0."""
     problem = make(MASKS["an empty utterance"], columns=2)
     one = problem.columns[:1].expand_as(problem.columns)
@@ -411,7 +411,7 @@ def test_columns_that_are_one_for_all_utterances() -> None:
 
 
 @pytest.mark.parametrize("key", measured_launches.MEASURED, ids=str)
-def test_every_measured_launch(key: tuple[str, int, int, int, bool]) -> None:
+def test_every_measured_launch_errs_at_most_twice_as_much_as_eager(key: tuple[str, int, int, int, bool]) -> None:
     _, itemsize, block, columns, attend = key
     problem = make(long_mask(), dim=block - 3, columns=columns, attention="column" if attend else "none")
     dtype = torch.float32 if itemsize == 4 else torch.bfloat16

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_cost import peak_memory
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
@@ -54,13 +55,25 @@ def test_equals_the_eager_path(attention: str, norms: bool, dtype: torch.dtype) 
             assert_close(ours, theirs, dtype)
 
 
-def test_only_what_is_needed() -> None:
+def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     frames, columns, _ = make(torch.float32, False)
     outputs = packed.forward(Request(frames, columns, cu_seqlens=CU_SEQLENS, attend=True, norms=True))
     saved = Saved(frames, columns, *outputs[1:], None, CU_SEQLENS, attend=True, has_logits=False)
     gradients = Gradients(torch.ones(13, 2), torch.ones(13), torch.ones(13), torch.ones(3, DIM))
     found = packed.backward(saved, gradients, Needs(False, False, False))
     assert found == (None, None, None)
+
+
+def test_the_columns_do_not_all_stand_beside_each_frame() -> None:
+    """One after the other, in one copy of the frames at a time."""
+    frames, columns = torch.randn(600, 64), torch.randn(3, 12, 64)
+    cu_seqlens = torch.tensor([0, 200, 400, 600])
+    dots, norms, weights, pooled = packed.forward(frames, columns, None, None, cu_seqlens, False, False)
+    backward = dots, None, None, None, frames, columns, norms, weights, pooled, None, cu_seqlens, False, False
+    assert (
+        peak_memory(lambda: packed.forward(frames, columns, None, None, cu_seqlens, False, False)) < 3 * frames.nbytes
+    )
+    assert peak_memory(lambda: packed.backward(*backward, True, True, False)) < 5 * frames.nbytes
 
 
 def test_the_path_is_chosen_when_the_operator_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +90,7 @@ def test_the_path_is_chosen_when_the_operator_runs(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_where_it_is_taken(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_taken_for_packed_frames_on_a_device_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeTensorMode(), torch.device(device):
         frames, columns, ends = torch.randn(13, DIM), torch.randn(3, 2, DIM), torch.zeros(4, dtype=torch.int32)
         chosen = operator._implementation(Request(frames, columns, cu_seqlens=ends, backend="eager"))

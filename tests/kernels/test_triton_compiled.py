@@ -147,7 +147,7 @@ def assert_wide(accesses: Counter[int]) -> None:
 @each_dtype
 @pytest.mark.parametrize("dim", [64, 768, 1024])
 @pytest.mark.parametrize(("attend", "capability"), [(True, 80), (True, 90), (False, 90)])
-def test_aligned_rows(
+def test_aligned_rows_are_read_and_written_in_whole_words(
     dim: int, dtype: torch.dtype, attend: bool, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recorders = launch(monkeypatch, torch.zeros(16, 16, dim, dtype=dtype), columns=6, attend=attend)
@@ -168,7 +168,7 @@ def test_aligned_rows(
 
 @pytest.mark.parametrize("key", MEASURED, ids=str)
 @pytest.mark.parametrize("capability", [80, 90])
-def test_measured_launches(
+def test_measured_launches_spill_nothing_and_access_whole_words(
     key: tuple[str, int, int, int, bool], capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Those chosen on a card hold all they keep in registers, and reach the frames in whole words."""
@@ -190,7 +190,7 @@ def test_measured_launches(
     ("dim", "columns"),
     [(1, 12), (65, 12), (128, 12), (767, 12), (2048, 12), (4095, 7), (8191, 1)],
 )
-def test_nothing_spills(
+def test_nothing_spills_up_to_the_largest_sizes(
     dim: int, columns: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     frames = torch.zeros(2, 16, dim, dtype=dtype)
@@ -202,13 +202,13 @@ def test_nothing_spills(
 
 
 @each_dtype
-def test_unaligned_frames(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unaligned_frames_spill_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recorders = launch(monkeypatch, torch.zeros(16, 16, 2 * 768 + 1, dtype=dtype)[..., 1::2], columns=6)
     for name in ("forward_kernel", "backward_kernel"):
         assert_no_spills(compiled(recorders[name], 80, tmp_path))
 
 
-def test_every_kernel_of_a_packed_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_kernel_of_a_packed_batch_spills(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recorders = launch(monkeypatch, torch.zeros(4, 40, 768), columns=6, packed=True)
     assert len(recorders) == 5
     for recorder in recorders.values():

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
 
-def test_kernels_in_the_interpreter() -> None:
+def test_the_kernels_pass_their_cases_in_the_interpreter() -> None:
     cases = Path(__file__).with_name("interpreted.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", str(cases)]
     environment = os.environ | {"TRITON_INTERPRET": "1"}

@@ -48,7 +48,7 @@ def test_packed_equals_padded(case: Case, mask: Tensor, seed: int, dtype: torch.
 
 @pytest.mark.parametrize("case", EVERYTHING, ids=str)
 @given(mask=masks(), seed=seeds, dtype=half_precision)
-def test_half_precision(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+def test_packed_equals_padded_in_half_precision(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
     module, inputs = case.build(dtype), make_inputs(case, mask, dtype, seed)
     packed, cu_seqlens = pack_inputs(inputs, mask)
     per_frame = {"weights", "frames"} if case in POOLINGS else set()

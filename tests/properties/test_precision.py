@@ -20,17 +20,27 @@ from cases import (
     gradients,
     make_inputs,
     oracle,
+    pack_inputs,
     run,
 )
-from framealign import EmotionalAttentionLoss, StatisticsPooling
+from framealign import AttentivePooling, AttentiveStatisticsPooling, EmotionalAttentionLoss
 from framealign.diagnostics import anchor_cosine
 from framealign.functional import cls_attention, masked_mean, weighted_statistics
 from strategies import half_precision, masks, seeds
 
+# Whose arithmetic is all the library's: a layer of torch rounds its own products under autocast
+WITHOUT_LAYERS = [
+    *(case for case in [*POOLINGS, *LOSSES] if not list(case.build().parameters())),
+    *(case for case in cases_of(AttentivePooling, AttentiveStatisticsPooling) if "hidden_dim" in case.options),
+    *cases_of(OnePass),
+]
+
 
 @pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
 @given(mask=masks(), seed=seeds, dtype=half_precision)
-def test_half_precision_inputs(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+def test_half_precision_in_gives_float32_losses_near_those_of_float64(
+    case: Case, mask: Tensor, seed: int, dtype: torch.dtype
+) -> None:
     module, inputs = case.build(dtype), make_inputs(case, mask, dtype, seed)
     exact = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     outputs = run(module, inputs, mask)
@@ -44,7 +54,9 @@ def test_half_precision_inputs(case: Case, mask: Tensor, seed: int, dtype: torch
 
 @pytest.mark.parametrize("case", [*POOLINGS, *LOSSES, *OBJECTIVE], ids=str)
 @given(mask=masks(), seed=seeds, dtype=half_precision)
-def test_autocast(case: Case, mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+def test_autocast_gives_float32_losses_near_those_of_float64(
+    case: Case, mask: Tensor, seed: int, dtype: torch.dtype
+) -> None:
     module, inputs = case.build(torch.float32), make_inputs(case, mask, torch.float32, seed)
     with torch.autocast("cpu", dtype=dtype):
         outputs = run(module, inputs, mask)
@@ -71,7 +83,28 @@ def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> N
     assert_close(masked_mean(frames.abs().repeat(1, 200, 1)), torch.full((2, 1024), 100.0))
 
 
-@pytest.mark.parametrize("case", [*LOSSES, *cases_of(OnePass), *cases_of(StatisticsPooling)], ids=str)
+@pytest.mark.parametrize("case", WITHOUT_LAYERS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_forward_inside_autocast_rounds_nothing_more(case: Case, dtype: torch.dtype, layout: str) -> None:
+    mask, cu_seqlens = MASKS["an empty utterance"], None
+    module, inputs = case.build(torch.float32), make_inputs(case, mask, torch.float32)
+    if layout == "packed":
+        inputs, cu_seqlens = pack_inputs(inputs, mask)
+        mask = None
+    expected = run(module, inputs, mask, cu_seqlens)
+    with torch.autocast("cpu", dtype=dtype):
+        assert_equal(run(module, inputs, mask, cu_seqlens), expected)
+
+
+def test_weighted_statistics_inside_autocast_round_nothing_more() -> None:
+    frames, weights = torch.randn(2, 7, 8), torch.rand(2, 7).softmax(dim=1)
+    expected = weighted_statistics(frames, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_equal(weighted_statistics(frames, weights), expected)
+
+
+@pytest.mark.parametrize("case", WITHOUT_LAYERS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_backward_inside_autocast_rounds_nothing_more(case: Case, dtype: torch.dtype) -> None:
     mask = MASKS["an empty utterance"]

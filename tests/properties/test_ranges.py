@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cases import EAL, FUAL, Case, assert_close, make_inputs, run
+from cases import Case, assert_close, cases_of, make_inputs, run
 from framealign import EmotionalAttentionLoss, FrameUtteranceAlignmentLoss
 from strategies import full_precision, masks, seeds
 
+EAL, FUAL = cases_of(EmotionalAttentionLoss), cases_of(FrameUtteranceAlignmentLoss)
 POSITIVE = [case for case in EAL if "negative_margin" not in case.options]
 
 
