@@ -47,6 +47,8 @@ classes = sorted({row["label"] for row in rows})
 speakers = sorted({row["speaker"] for row in rows})
 if len(speakers) < 3 or len(classes) < 2:
     parser.error(f"{options.csv}: needs 3 speakers and 2 labels, has {len(speakers)} and {len(classes)}")
+if missing := [row["path"] for row in rows if not (options.csv.parent / row["path"]).is_file()]:
+    parser.error(f"{options.csv}: lists {missing[0]}, which is not there, as are {len(missing)} files in all")
 every = min(5, len(speakers))  # a fifth of them tests, another chooses the epoch, and the others train
 side_of = {speaker: {0: "test", 1: "validation"}.get(n % every, "train") for n, speaker in enumerate(speakers)}
 
@@ -57,8 +59,6 @@ data: dict[str, list[tuple[torch.Tensor, int]]] = {"train": [], "validation": []
 encoder = None
 for row in tqdm(rows, desc="frames", unit="file"):
     path = options.csv.parent / row["path"]
-    if not path.is_file():
-        parser.error(f"{path}: is listed in {options.csv}, and does not exist")
     cached = folder / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.safetensors"
     if not cached.exists():
         if encoder is None:
