@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
 from framealign.kernels import plain
-from framealign.kernels.frame_stats import FrameStats, _operator, why_not_triton
+from framealign.kernels.frame_stats import FrameStats, _backward_operator, _operator, why_not_triton
 from framealign.kernels.groups import Batch
 from framealign.layout import Padded
 from strategies import masks, seeds
@@ -184,6 +184,24 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
     arguments = (frames, inputs["columns"], logits, mask, cu_seqlens)
     switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
     library.opcheck(_operator, (*arguments, *switches))
+
+
+@each_option
+@pytest.mark.parametrize("everything", [True, False], ids=["every gradient", "that of the frames"])
+def test_the_gradients_of_the_operator_are_those_that_tracing_was_promised(
+    options: dict[str, object], everything: bool
+) -> None:
+    """In half precision, too: shapes and dtypes."""
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, options, dtype=torch.bfloat16)
+    frames, columns = inputs["frames"].detach(), inputs["columns"].detach().float()
+    logits = inputs["logits"].detach().float() if "logits" in inputs else None
+    attend, norms, has_logits = bool(options.get("attend")), bool(options.get("norms")), logits is not None
+    outputs = _operator(frames, columns, logits, mask, None, attend, norms, "auto")
+    gradients = [torch.ones_like(value) for value in outputs]
+    needs = True, everything, everything and has_logits
+    arguments = (*gradients, frames, columns, *outputs[1:], mask, None, attend, has_logits, *needs, "auto")
+    library.opcheck(_backward_operator, arguments, test_utils="test_faketensor")
 
 
 @each_option
