@@ -11,8 +11,8 @@ from cases import DIM, MASKS, assert_close, assert_equal
 from framealign.functional import frame_stats, pack
 from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
-from framealign.kernels.interface import FrameStats, Request
-from framealign.kernels.operator import operator, why_not_triton
+from framealign.kernels.interface import FrameStats, Request, Saved
+from framealign.kernels.operator import backward_operator, operator, why_not_triton
 from framealign.layout import Padded
 from strategies import masks, seeds
 
@@ -185,6 +185,24 @@ def test_pytorch_accepts_the_operator(options: dict[str, object], layout: str) -
     arguments = (frames, inputs["columns"], logits, mask, cu_seqlens)
     switches = bool(options.get("attend")), bool(options.get("norms")), "auto"
     library.opcheck(operator, (*arguments, *switches))
+
+
+@each_option
+@pytest.mark.parametrize("everything", [True, False], ids=["every gradient", "that of the frames"])
+def test_the_gradients_of_the_operator_are_those_that_tracing_was_promised(
+    options: dict[str, object], everything: bool
+) -> None:
+    """In half precision, too: shapes and dtypes."""
+    mask = MASKS["an empty utterance"]
+    inputs = make(mask, options, dtype=torch.bfloat16)
+    frames, columns = inputs["frames"].detach(), inputs["columns"].detach().float()
+    logits = inputs["logits"].detach().float() if "logits" in inputs else None
+    attend, norms, has_logits = bool(options.get("attend")), bool(options.get("norms")), logits is not None
+    outputs = operator(frames, columns, logits, mask, None, attend, norms, "auto")
+    saved = Saved(frames, columns, *outputs[1:], mask, None, attend, has_logits)
+    gradients = [torch.ones_like(value) for value in outputs]
+    arguments = (*saved, *gradients, True, everything, everything and has_logits)
+    library.opcheck(backward_operator, arguments, test_utils="test_faketensor")
 
 
 def test_second_derivatives_and_forward_mode_take_the_definition() -> None:

@@ -68,12 +68,12 @@ def test_the_columns_do_not_all_stand_beside_each_frame() -> None:
     """One after the other, in one copy of the frames at a time."""
     frames, columns = torch.randn(600, 64), torch.randn(3, 12, 64)
     cu_seqlens = torch.tensor([0, 200, 400, 600])
-    dots, norms, weights, pooled = packed.forward(frames, columns, None, None, cu_seqlens, False, False)
-    backward = dots, None, None, None, frames, columns, norms, weights, pooled, None, cu_seqlens, False, False
-    assert (
-        peak_memory(lambda: packed.forward(frames, columns, None, None, cu_seqlens, False, False)) < 3 * frames.nbytes
-    )
-    assert peak_memory(lambda: packed.backward(*backward, True, True, False)) < 5 * frames.nbytes
+    request = Request(frames, columns, cu_seqlens=cu_seqlens)
+    dots, norms, weights, pooled = packed.forward(request)
+    saved = Saved(frames, columns, norms, weights, pooled, None, cu_seqlens, attend=False, has_logits=False)
+    gradients = Gradients(dots, None, None, None)
+    assert peak_memory(lambda: packed.forward(request)) < 3 * frames.nbytes
+    assert peak_memory(lambda: packed.backward(saved, gradients, Needs(logits=False))) < 5 * frames.nbytes
 
 
 def test_the_path_is_chosen_when_the_operator_runs(monkeypatch: pytest.MonkeyPatch) -> None:
