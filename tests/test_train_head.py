@@ -77,7 +77,7 @@ def test_the_second_start_reads_its_frames_and_ends_the_same(corpus, train):
     assert "16 utterances of 4 speakers, 2 classes: 8 train, 4 validation, 4 test; 16 dimensions" in first
     assert first.count("(test speakers; epoch ") == 2
     assert "cross-entropy alone: UA " in first
-    assert "with EAL (1) and FUAL (1): UA " in first
+    assert "with EAL (0.05) and FUAL (0.05): UA " in first
     assert "chance: UA 0.500" in first
     before = frames_of(corpus)
     assert len(before) == 16
