@@ -28,7 +28,9 @@ from framealign.diagnostics import frame_agreement, frame_variance
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("csv", type=Path, help="columns path, label and speaker")
 parser.add_argument("--backbone", default="facebook/wav2vec2-base", help="wav2vec 2.0, HuBERT, WavLM: a name, a folder")
-parser.add_argument("--cache", type=Path, default=Path("runs/frames"), help="where frames are kept, by the name of their encoder")
+parser.add_argument(
+    "--cache", type=Path, default=Path("runs/frames"), help="frames are kept here, by their encoder's name"
+)
 parser.add_argument("--eal-weight", type=float, default=0.05, help="the paper's by default")
 parser.add_argument("--fual-weight", type=float, default=0.05, help="likewise")
 parser.add_argument("--epochs", type=int, default=20)
