@@ -437,6 +437,18 @@ def test_a_linear_classifier_that_no_term_asks_for_does_not_meet_the_frames() ->
     assert peak_memory(lambda: only_eal(pooled, labels, wide)) <= 0.1 * inputs["frames"].nbytes
 
 
+def test_fual_keeps_predictions_for_backward_and_no_logarithms() -> None:
+    """Half of the memory that autograd's steps would keep."""
+    weights = torch.full((16, 250), 1 / 250, requires_grad=True)
+    frame_logits, utterance_logits = torch.randn(16, 250, CLASSES, requires_grad=True), torch.randn(16, CLASSES)
+
+    def step() -> None:
+        frame_logits.grad = weights.grad = None
+        F.frame_utterance_alignment_loss(frame_logits, utterance_logits, weights).backward()
+
+    assert peak_memory(step) <= 3.5 * frame_logits.nbytes
+
+
 @pytest.mark.parametrize("pooling", [SelfAttentionPooling, CLSSelfAttentionPooling])
 def test_packed_encoding_costs_in_proportion_to_the_utterances(pooling: type[nn.Module]) -> None:
     """No query meets another utterance, and no utterance sends back zeros in the size of the whole."""
