@@ -130,29 +130,34 @@ def parse(parser: ArgumentParser) -> Options:
     Hyperparameters that are not given are the backbone's own, and its file takes seconds to import. So what can be
     wrong is found before, and the first lines of the run are printed.
     """
-    given = checked(parser)
-    demo = given["data"] is None
-    backbone = given["backbone"] or ("dvector" if demo else "facebook/wav2vec2-base")
-    output = given["output"] or Path("runs") / default_name(given, demo, backbone)
-    announce(given["data"], output)
+    found = parsed(parser)
+    check_options(found)
+    demo = found["data"] is None
+    backbone = found["backbone"] or ("dvector" if demo else "facebook/wav2vec2-base")
+    output = found["output"] or Path("runs") / default_name(found, demo, backbone)
+    print_first_lines(found["data"], output)
+    if not found["dry_run"]:  # which trains nothing
+        from recipe.features.backbones import backbone_kind
 
-    from recipe.features.backbones import backbone_kind
-
-    kind = backbone_kind(backbone)
-    parser.set_defaults(asdict((demo and kind.demo_settings) or kind.settings))
-    found = checked(parser)
+        kind = backbone_kind(backbone)
+        parser.set_defaults(asdict((demo and kind.demo_settings) or kind.settings))
+        found = parsed(parser)
     values = {field.name: found[field.name] for field in fields(Options) if field.name in found}
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     names = tuple(values)
     return Options(**{**values, "backbone": backbone, "output": output, "settings": settings_of(found), "names": names})
 
 
-def checked(parser: ArgumentParser) -> dict:
-    """The values of all options, unless one makes no sense."""
+def parsed(parser: ArgumentParser) -> dict:
     try:
-        found = parser.parse_args().as_dict()
+        found: dict = parser.parse_args().as_dict()
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise RecipeError(" ".join(str(error).split())) from None
+    return found
+
+
+def check_options(found: dict) -> None:
+    """Refuse values that make no sense."""
     if found["data"] is None and found.get("corpus", "iemocap") != "iemocap":
         raise RecipeError(f"--corpus {found['corpus']}: needs --data, the place of the corpus.")
     check_grid(found)
@@ -163,7 +168,6 @@ def checked(parser: ArgumentParser) -> dict:
     if negative := [seed for seed in found["seeds"] if seed < 0]:
         raise RecipeError(f"--seeds {negative[0]}: must be at least 0.")
     settings_of(found)
-    return found
 
 
 def settings_of(found: dict) -> Settings:
@@ -192,8 +196,8 @@ def default_name(found: dict, demo: bool, backbone: str) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join([*filter(None, words), Path(backbone).name]))
 
 
-def announce(data: Path | None, output: Path) -> None:
-    """The first lines of a run; for the demo, that it is one."""
+def print_first_lines(data: Path | None, output: Path) -> None:
+    """What begins, and where it goes; for the demo, that it is one."""
     print(f"framealign: the two stages on {data or 'the demo corpus'}, results in {output}", flush=True)
     if data is None:
         print(

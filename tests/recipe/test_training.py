@@ -16,11 +16,12 @@ from recipe.settings import Settings, Stage
 from recipe.training import epoch as one_epoch
 from recipe.training import fit as one_fit
 from recipe.training.epoch import EpochTrainer, triangle
-from recipe.training.fit import best_epoch, fit, parameter_groups
+from recipe.training.fit import fit, parameter_groups
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.plan import Training
 from recipe.training.predict import predict
 from recipe.training.progress import Progress
+from recipe.training.result import best_epoch
 from recipe.training.systems import STAGE_1, System
 
 CLASSES = ("angry", "happy")

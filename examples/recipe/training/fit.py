@@ -1,7 +1,5 @@
 """One training: fit, and keep the epoch that is best on validation. Goes on where it was killed."""
 
-from collections.abc import Sequence
-
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
@@ -16,6 +14,7 @@ from recipe.training.model import EmotionModel, Trainee
 from recipe.training.plan import Training
 from recipe.training.predict import predict
 from recipe.training.progress import Progress
+from recipe.training.result import best_epoch
 from recipe.training.scores import score
 
 
@@ -77,11 +76,6 @@ def fit(
     accelerator.free_memory()  # it holds on to all that it ever prepared
     model.load_learned_state(checkpoint.best)
     return checkpoint.epochs
-
-
-def best_epoch(records: Sequence[dict]) -> int:
-    """The one with the highest UA on validation; of equals the last, which has seen more."""
-    return max(reversed(records), key=lambda record: record["validation_ua"])["epoch"]
 
 
 def parameter_groups(model: EmotionModel, stage: Stage) -> list[dict]:

@@ -32,15 +32,14 @@ class Result:
         training: Training,
         found: Predictions,
         classes: Sequence[str],
-        epochs: list[dict] | None = None,
-        best_epoch: int | None = None,
+        epochs: Sequence[dict] = (),
     ) -> None:
         """Outputs first and the record last, since that says that the training is finished."""
         training.folder.mkdir(parents=True, exist_ok=True)
         write_tensors(training.outputs_file, found.tensors())
         labels = [classes.index(utterance.label) for utterance in training.fold.test]
         scores = score(labels, found.classes, len(classes))
-        result = cls(training, scores, best_epoch, found.diagnostics, epochs or [])
+        result = cls(training, scores, best_epoch(epochs) if epochs else None, found.diagnostics, list(epochs))
         write_text(training.result_file, json.dumps(result.record(), indent=1) + "\n")
 
     @classmethod
@@ -69,3 +68,8 @@ class Result:
     @cached_property
     def probabilities(self) -> np.ndarray:
         return self.output("probabilities").numpy()
+
+
+def best_epoch(records: Sequence[dict]) -> int:
+    """The one with the highest UA on validation; of equals the last, which has seen more."""
+    return max(reversed(records), key=lambda record: record["validation_ua"])["epoch"]

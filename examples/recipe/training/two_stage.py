@@ -14,7 +14,7 @@ from recipe.features.backbone import Backbone
 from recipe.features.batches import UtteranceFeatures
 from recipe.settings import Settings
 from recipe.training.classical import classical_predictions
-from recipe.training.fit import best_epoch, fit
+from recipe.training.fit import fit
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.plan import Block, Training
 from recipe.training.predict import Predictions, predict
@@ -75,15 +75,13 @@ class TwoStages:
         found = predict(model, test, self.settings, self.accelerator)
         if keep and self.accelerator.is_main_process:
             write_tensors(training.weights_file, model.learned_state())
-        self.finish(training, found, epochs, best_epoch(epochs))
+        self.finish(training, found, epochs)
 
     def data(self, utterances: Sequence[Utterance]) -> UtteranceFeatures:
         return UtteranceFeatures(utterances, self.features, self.classes)
 
-    def finish(
-        self, training: Training, found: Predictions, epochs: list[dict] | None = None, best: int | None = None
-    ) -> None:
+    def finish(self, training: Training, found: Predictions, epochs: Sequence[dict] = ()) -> None:
         if self.accelerator.is_main_process:
-            Result.write(training, found, self.classes, epochs, best)
+            Result.write(training, found, self.classes, epochs)
             training.checkpoint_file.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
