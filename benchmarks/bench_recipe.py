@@ -38,9 +38,9 @@ from recipe.data.audio import SAMPLE_RATE, read_waveform
 from recipe.data.corpus import Corpus
 from recipe.experiment import dynamo, resolved_precision
 from recipe.features.backbones import backbone_kind, load_backbone
-from recipe.features.backbones.huggingface import HuggingFaceBackbone
+from recipe.features.backbones.wav2vec2 import Wav2Vec2Backbone
 from recipe.features.batches import Batch, UtteranceFeatures, check_budget, training_steps, within_budget
-from recipe.features.cache import cached_features
+from recipe.features.cache import FeatureCache, cached_features
 from recipe.settings import Settings
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import EpochTrainer, gradients
@@ -274,9 +274,9 @@ def wav2vec2(backbone: str) -> Wav2Vec2Model:
 def features_once(folder: Path, backbone: str) -> dict[str, Any]:
     """The recipe's cache of the CNN's features, filled: reading, the CNN on each utterance alone, writing."""
     keep_pages()
-    corpus, model = noise_corpus(folder / "wav"), HuggingFaceBackbone(wav2vec2(backbone), normalise=True)
+    corpus, model = noise_corpus(folder / "wav"), Wav2Vec2Backbone(wav2vec2(backbone), normalise=True)
     began = time.perf_counter()
-    cached_features(corpus, model, folder / "cache", CPU, progress=False)
+    cached_features(corpus, FeatureCache(folder / "cache", model, CPU), progress=False)
     return {"seconds": time.perf_counter() - began}
 
 
@@ -315,8 +315,8 @@ def plain_epoch(
     """The usual script with the row's measures; its waveforms are in memory beforehand."""
     labels = torch.tensor([corpus.classes.index(utterance.label) for utterance in corpus.utterances])
     if row.cnn == "cached":
-        backbone = HuggingFaceBackbone(model, normalise=True)
-        cache, *_ = cached_features(corpus, backbone, folder / "cache", CPU, progress=False)
+        backbone = Wav2Vec2Backbone(model, normalise=True)
+        cache, *_ = cached_features(corpus, FeatureCache(folder / "cache", backbone, CPU), progress=False)
         inputs = [cache[utterance.id] for utterance in corpus.utterances]
     else:
         waveforms = [read_waveform(utterance.path) for utterance in corpus.utterances]
@@ -371,8 +371,8 @@ def recipe_epoch(
     """As recipe.experiment and recipe.training.fit set it up, and train."""
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if row.bf16 else "no", dynamo_plugin=dynamo(row.compile))
     system = paper_systems(settings)[-1] if row.group == "stage 2" else STAGE_1
-    stage, backbone = system.stage_settings(settings), HuggingFaceBackbone(model, normalise=True)
-    cache, *_ = cached_features(corpus, backbone, folder / "cache", CPU, progress=False)
+    stage, backbone = system.stage_settings(settings), Wav2Vec2Backbone(model, normalise=True)
+    cache, *_ = cached_features(corpus, FeatureCache(folder / "cache", backbone, CPU), progress=False)
     train = SeenFeatures(corpus.utterances, cache, corpus.classes).watch(settings.frame_budget, seen)
     assert train.lengths == sample.frames
     pooling = system.build_pooling(backbone.dim, settings)
@@ -414,9 +414,9 @@ def memory_step(folder: Path, backbone: str, alone: bool) -> dict[str, Any]:
     settings = settings_of(backbone)
     precision = resolved_precision("auto", backbone_kind(NAMES[backbone]))
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    model = HuggingFaceBackbone(wav2vec2(backbone), normalise=True)
+    model = Wav2Vec2Backbone(wav2vec2(backbone), normalise=True)
     corpus = noise_corpus(folder / "longest")
-    features, *_ = cached_features(corpus, model, folder / "cache", CPU, progress=False)
+    features, *_ = cached_features(corpus, FeatureCache(folder / "cache", model, CPU), progress=False)
     check_budget(corpus.utterances, features, settings.frame_budget)
     seen: list[list[int]] = []
     train = SeenFeatures(corpus.utterances, features, corpus.classes).watch(settings.frame_budget, seen)

@@ -24,8 +24,8 @@ from on_gpu.options import Options
 from on_gpu.timing import synchronize
 from recipe.data.audio import SAMPLE_RATE
 from recipe.data.corpus import FOUR_CLASSES, Utterance
-from recipe.features.backbones.huggingface import HuggingFaceBackbone
-from recipe.features.backbones.tiny import TinyBackbone
+from recipe.features.backbones import load_backbone
+from recipe.features.backbones.wav2vec2 import Wav2Vec2Backbone
 from recipe.features.batches import Batch, UtteranceFeatures, training_steps, within_budget
 from recipe.settings import Settings
 from recipe.training.epoch import EpochTrainer
@@ -77,13 +77,13 @@ def on_gpu(options: Options) -> bool:
     return options.device.type == "cuda"
 
 
-def make_backbone(small: bool) -> HuggingFaceBackbone:
+def make_backbone(small: bool) -> Wav2Vec2Backbone:
     if small:
-        return TinyBackbone()
-    return HuggingFaceBackbone(Wav2Vec2Model(Wav2Vec2Config(layerdrop=0.0, apply_spec_augment=False)), normalise=True)
+        return load_backbone("tiny")
+    return Wav2Vec2Backbone(Wav2Vec2Model(Wav2Vec2Config(layerdrop=0.0, apply_spec_augment=False)), normalise=True)
 
 
-def make_corpus(backbone: HuggingFaceBackbone, options: Options, count: int | None) -> Corpus:
+def make_corpus(backbone: Wav2Vec2Backbone, options: Options, count: int | None) -> Corpus:
     """Of the whole corpus, or of `count` utterances spread over its lengths."""
     seconds, source = corpus_seconds(iemocap_release())
     if count is not None:
@@ -113,7 +113,7 @@ class Epoch(NamedTuple):
 Run = Callable[[Row, list[int], int], Epoch]  # over these utterances, in an order that the number tells
 
 
-def recipe_run(group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, options: Options) -> Run:
+def recipe_run(group: str, backbone: Wav2Vec2Backbone, corpus: Corpus, settings: Settings, options: Options) -> Run:
     """As recipe.experiment and recipe.training.fit set it up, and train."""
     system: System = STAGE_1 if group == "stage 1" else paper_systems(settings)[-1]
     stage = system.stage_settings(settings)
@@ -141,7 +141,7 @@ def recipe_run(group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settin
     return run
 
 
-def usual_run(group: str, backbone: HuggingFaceBackbone, corpus: Corpus, settings: Settings, options: Options) -> Run:
+def usual_run(group: str, backbone: Wav2Vec2Backbone, corpus: Corpus, settings: Settings, options: Options) -> Run:
     """plain_script.py; its waveforms are in memory, so that it reads no files either."""
     classifier = plain_script.Classifier(copy.deepcopy(backbone.model).requires_grad_(True), len(FOUR_CLASSES))
     classifier.to(options.device)

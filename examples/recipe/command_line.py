@@ -38,6 +38,7 @@ class Options:
     eal_weights: tuple[float, ...] = ()
     fual_weights: tuple[float, ...] = ()
     precision: str = "auto"
+    cache_dtype: str = "float16"
     compile: bool = False
     save_models: bool = False
     dry_run: bool = False
@@ -93,8 +94,8 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
     add = parser.add_argument
     add(
         "--backbone",
-        help="a wav2vec 2.0, HuBERT or WavLM name on the Hugging Face hub or a local path; dvector, a small pretrained "
-        "speaker encoder for a laptop; or tiny, untrained, for tests",
+        help="a wav2vec 2.0, HuBERT, WavLM, data2vec or Whisper name on the Hugging Face hub or a local path; dvector, "
+        "a small pretrained speaker encoder for a laptop; or tiny, untrained, for tests",
     )
     add(
         "--output",
@@ -103,6 +104,12 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
         "Default: runs/CORPUS-BACKBONE",
     )
     add("--cache", type=Path, default=Path("runs/cache"), help="folder for the frozen front end's features")
+    add(
+        "--cache-dtype",
+        choices=("float16", "bfloat16", "float32"),
+        default="float16",
+        help="what they are kept in; bfloat16 holds any value, and either half takes half of float32's disk",
+    )
     if systems:
         add(
             "--systems",
@@ -140,7 +147,7 @@ def parse(parser: ArgumentParser) -> Options:
         from recipe.features.backbones import backbone_kind
 
         kind = backbone_kind(backbone)
-        parser.set_defaults(asdict((demo and kind.demo_settings) or kind.settings))
+        parser.set_defaults(asdict((demo and kind.demo_settings) or kind.settings_for(backbone)))
         found = parsed(parser)
     values = {field.name: found[field.name] for field in fields(Options) if field.name in found}
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}

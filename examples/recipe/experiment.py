@@ -10,19 +10,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
 from torch import Tensor
+from tqdm import tqdm
 
 from recipe.command_line import Options
-from recipe.data.audio import check_file, usable_audio
+from recipe.data.audio import SAMPLE_RATE, check_file, read_waveform, seconds, usable_audio
 from recipe.data.corpora import corpora, read_corpus
-from recipe.data.corpus import Corpus, Fold
+from recipe.data.corpus import Corpus, Fold, Utterance
 from recipe.data.demo import make_demo_corpus
 from recipe.data.folds import fold_digest, fold_table, split_folds, with_only, write_folds
+from recipe.data.splices import Splice, speech_of, splices
 from recipe.data.transfer import joined
 from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
 from recipe.features.backbones import load_backbone
 from recipe.features.batches import check_budget
-from recipe.features.cache import cached_features, state_digest
+from recipe.features.cache import FeatureCache, cached_features, splice_features, state_digest
 from recipe.files import write_text
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
@@ -47,7 +49,7 @@ def prepare(options: Options) -> "Experiment":
     """All that trainings need, in an output folder that is theirs."""
     keep_pages()
     # The backbone comes first: a wrong name should not cost the reading of a corpus
-    backbone = load_backbone(options.backbone)
+    backbone = load_backbone(options.backbone, options.settings)
     check_heads(options, backbone)
     precision = resolved_precision(options.precision, backbone)
     accelerator = Accelerator(mixed_precision=precision, dynamo_plugin=dynamo(options.compile))
@@ -60,33 +62,38 @@ def prepare(options: Options) -> "Experiment":
     every_fold = make_folds(options, every_utterance)
     chosen(every_fold, options.folds)  # refused, if they are, before the audio is read
     backbone = backbone.to(accelerator.device)
+    main = accelerator.is_main_process
     with accelerator.main_process_first():
-        features, skipped, content = cached_features(
-            every_utterance, backbone, options.cache, accelerator.device, accelerator.is_main_process
-        )
-    corpus = every_utterance.with_only(features, skipped)
-    check_budget(corpus.utterances, features, options.settings.frame_budget)
-    every_fold = with_only(every_fold, features, corpus.classes)
+        cache = FeatureCache(options.cache, backbone, accelerator.device, getattr(torch, options.cache_dtype))
+        announce(accelerator, cache_size(every_utterance, cache))
+        found = cached_features(every_utterance, cache, main)
+    corpus = every_utterance.with_only(found.by_id, found.skipped)
+    check_budget(corpus.utterances, found.by_id, options.settings.frame_budget)
+    every_fold = with_only(every_fold, found.by_id, corpus.classes)
     folds = chosen(every_fold, options.folds)
     announce(accelerator, overview(corpus, folds))
+    with accelerator.main_process_first():
+        spliced = splices_of(folds, main)
+        features = found.by_id | splice_features(spliced, found.contents, cache, main)
     if accelerator.is_main_process:
         claim(
             options.output,
             {  # what all trainings of an output folder share
                 "corpus": corpus.name,
                 "classes": list(corpus.classes),
-                "content": content,
+                "content": found.content,
                 "folds": fold_digest(every_fold, corpus.classes),
                 "backbone": options.backbone,
                 "weights": weights,
                 "precision": precision,
+                "cache_dtype": options.cache_dtype,
                 "compile": options.compile,
                 "settings": asdict(options.settings),
             },
         )
         write_folds(options.output / "folds.json", folds, corpus.classes)
     accelerator.wait_for_everyone()
-    return Experiment(options, accelerator, precision, backbone, corpus, folds, features)
+    return Experiment(options, accelerator, precision, backbone, corpus, folds, features, spliced)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,8 @@ class Experiment:
     backbone: Backbone
     corpus: Corpus
     folds: list[Fold]
-    features: Mapping[str, Tensor]  # by the utterances' ids
+    features: Mapping[str, Tensor]  # by the ids of utterances and splices
+    splices: list[Splice]  # of the folds' validation and test utterances
 
     def train(self, systems: list[System], report: Callable[[RunResults], str], name: str = "results") -> RunResults:
         """Train what is not finished in the output folder yet; what came out of all.
@@ -133,6 +141,7 @@ class Experiment:
             self.precision,
             stand_in=options.data is None,
             backbone_caveat=self.backbone.caveat,
+            splices=self.splices,
         )
         main = self.accelerator.is_main_process
         if main:
@@ -143,6 +152,7 @@ class Experiment:
                 stages = TwoStages(
                     self.backbone,
                     self.features,
+                    self.splices,
                     self.corpus.classes,
                     settings,
                     self.accelerator,
@@ -189,6 +199,32 @@ def read(options: Options) -> Corpus:
     if options.train_corpus is None or options.train_data is None:
         return corpus
     return joined(read_corpus(options.train_corpus, options.train_data, options.classes), corpus)
+
+
+def cache_size(corpus: Corpus, cache: FeatureCache) -> str:
+    """What the features of the corpus will take, said before they are made; splices take about as much again."""
+    total = sum(seconds(utterance.path) for utterance in corpus.utterances)
+    a_second = cache.kept(cache.backbone.features(torch.randn(SAMPLE_RATE, device=cache.device))).nbytes
+    kind = str(cache.dtype).removeprefix("torch.")
+    return (
+        f"features: {total / 60:.0f} minutes of audio take {total * a_second / 1e6:.0f} MB ({kind}) in {cache.folder}"
+    )
+
+
+def splices_of(folds: list[Fold], progress: bool) -> list[Splice]:
+    """Of all that are validated or tested on, each once."""
+    held_out = {u.id: u for fold in folds for u in (*fold.validation, *fold.test)}
+    shown = tqdm(desc="finding speech", unit="file", disable=not progress)
+    speech: dict[str, slice] = {}
+
+    def speech_in(utterance: Utterance) -> slice:
+        if utterance.id not in speech:
+            speech[utterance.id] = speech_of(read_waveform(utterance.path))
+            shown.update()
+        return speech[utterance.id]
+
+    with shown:
+        return splices(list(held_out.values()), speech_in)
 
 
 def make_folds(options: Options, corpus: Corpus) -> list[Fold]:

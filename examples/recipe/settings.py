@@ -25,6 +25,8 @@ class Settings:
 
     stage1: Stage = Stage(epochs=15, backbone_rate=2e-5, attention_rate=1e-4, head_rate=1e-3)
     stage2: Stage = Stage(epochs=10, backbone_rate=1e-5, attention_rate=1e-4, head_rate=1e-3)
+    frozen_layers: int = 0  # of a Transformer; they run once and are kept, as the convolutions below them always are
+    layers: str = "last"  # whose output the frames are: a number, last, or weighted: the learned sum of all
     batch_size: int = 16  # utterances of one optimiser step, over all processes
     # Steps of the front end, padding included, that one process takes at once. On a CPU, attention with dropout keeps
     # memory that grows with the square of an utterance's length, so that two of the longest are too much
@@ -44,8 +46,11 @@ def check(settings: Settings) -> Settings:
     """`settings`, unless a value makes no sense."""
     values = asdict(settings)
     stages = {f"{stage}.{name}": value for stage in ("stage1", "stage2") for name, value in values.pop(stage).items()}
+    layers = values.pop("layers")
+    if layers not in ("last", "weighted") and not layers.isdecimal():
+        raise RecipeError(f"--layers {layers}: must be last, weighted, or the number of a layer.")
     for name, value in {**values, **stages}.items():
-        least = 1 if isinstance(value, int) else 0
+        least = 1 if isinstance(value, int) and name != "frozen_layers" else 0
         if name in ("margin", "negative_margin"):
             if not -1 <= value <= 1:
                 raise RecipeError(f"--{name} {value}: a margin between cosines lies between -1 and 1.")

@@ -16,12 +16,13 @@ import pytest
 import soundfile
 import torch
 
-from recipe.data import audio
+from recipe.data import audio, splices
 from recipe.data.audio import SAMPLE_RATE, read_waveform
 from recipe.data.corpus import Corpus, Utterance
 from recipe.errors import RecipeError
 from recipe.features import cache as feature_cache
-from recipe.features.backbones import huggingface, load_backbone
+from recipe.features import transformer
+from recipe.features.backbones import load_backbone, wav2vec2
 from recipe.features.cache import FeatureCache, cached_features, fingerprint
 
 CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ def counted(backbone):
 def cached(corpus, backbone, root):
     """The features, and how many utterances they were computed for."""
     computed = counted(backbone)
-    features, *_ = cached_features(copy.copy(corpus), backbone, root, CPU, progress=False)
+    features, *_ = cached_features(copy.copy(corpus), FeatureCache(root, backbone, CPU), progress=False)
     return features, len(computed)
 
 
@@ -113,10 +114,10 @@ def leftovers(root):
 
 
 def test_unchanged_files_are_not_computed_again(corpus, backbone, root):
-    first, _, content = cached_features(corpus, backbone, root, CPU, progress=False)
+    first, _, content, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert_right(first, corpus, backbone)
     computed = counted(backbone)
-    second, _, again = cached_features(corpus, backbone, root, CPU, progress=False)
+    second, _, again, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert computed == []
     assert content == again
     assert list(second) == list(first)
@@ -124,14 +125,14 @@ def test_unchanged_files_are_not_computed_again(corpus, backbone, root):
 
 
 def test_other_audio_under_the_same_name_size_and_time_is_noticed(corpus, backbone, root):
-    features, _, content = cached_features(corpus, backbone, root, CPU, progress=False)
+    features, _, content, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     path = corpus.utterances[2].path
     before = path.stat()
     write_noise(path, 99, 4200)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     computed = counted(backbone)
-    found, _, other = cached_features(corpus, backbone, root, CPU, progress=False)
+    found, _, other, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert computed == [4200]
     assert_right(found, corpus, backbone)
     assert not torch.equal(found["2"], features["2"])
@@ -186,7 +187,7 @@ def test_other_layers_of_equal_weights_are_another_cache(backbone):
     assert fingerprint(backbone) != before
 
 
-@pytest.mark.parametrize("module", [audio, huggingface, feature_cache])
+@pytest.mark.parametrize("module", [audio, splices, wav2vec2, transformer, feature_cache])
 def test_other_code_is_another_cache(backbone, monkeypatch, module):
     before, source = fingerprint(backbone), inspect.getsource
     monkeypatch.setattr(inspect, "getsource", lambda part: source(part) + ("\n" if part is module else ""))
@@ -213,7 +214,7 @@ def test_equal_files_share_one_entry(corpus, backbone, root):
 
 def test_an_unusable_file_is_skipped_in_every_run(corpus, backbone, root):
     soundfile.write(corpus.utterances[1].path, np.zeros(4000), SAMPLE_RATE)
-    runs = [cached_features(corpus, backbone, root, CPU, progress=False) for _ in range(2)]
+    runs = [cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False) for _ in range(2)]
     for features, [skipped], _ in runs:
         assert list(features) == ["0", "2", "3", "4", "5"]
         assert_right(features, corpus.with_only(features, [skipped]), backbone)
@@ -224,10 +225,10 @@ def test_an_unusable_file_is_skipped_in_every_run(corpus, backbone, root):
 
 @pytest.mark.parametrize("change", [{"label": "sad"}, {"speaker": "1002"}, {"id": "another"}])
 def test_the_corpus_is_told_apart_by_labels_speakers_and_ids(corpus, backbone, root, change):
-    before = cached_features(corpus, backbone, root, CPU, progress=False)
+    before = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     first = corpus.utterances[0]
     corpus.utterances[0] = Utterance(**{**vars(first), **change})
-    after = cached_features(corpus, backbone, root, CPU, progress=False)
+    after = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert before.content != after.content
 
 
@@ -385,7 +386,7 @@ def test_several_processes_at_once_find_the_same(corpus, backbone, root, a_file_
             return compute(backbone, waveform)
 
         backbone.features = features
-        found, *_ = cached_features(corpus, backbone, root, CPU, progress=False)
+        found, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
         assert_right(found, corpus, backbone)
 
     assert exit_codes(share, share, share) == [0, 0, 0]
@@ -466,7 +467,7 @@ def test_a_folder_may_be_removed_during_the_run(corpus, backbone, root, a_file_e
         return compute(waveform)
 
     backbone.features = after(4, compute, removing)
-    features, *_ = cached_features(corpus, backbone, root, CPU, progress=False)
+    features, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert_right(features, corpus, backbone)
     assert len(shards(root)) == 3
     assert capsys.readouterr().out == ""
@@ -549,7 +550,7 @@ def test_reading_mapped_features_takes_no_memory(corpus, backbone, root):
     backbone.features = lambda waveform: waveform[:1].expand(2048, 4096)
     for _ in range(2):  # the first run computes them
         before = own_memory()
-        features, *_ = cached_features(corpus, backbone, root, CPU, progress=False)
+        features, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert len(shards(root)) == 2
     assert sum(steps.nbytes for steps in features.values()) == 6 * size
     for steps in features.values():

@@ -95,6 +95,17 @@ def waveform(path: Path, content: bytes) -> Tensor:
     return resampled
 
 
+def seconds(path: Path) -> float:
+    """How long a file says that it is; 0 where it cannot be read."""
+    import soundfile
+
+    try:
+        found = soundfile.info(path)
+    except soundfile.SoundFileError:
+        return 0.0
+    return found.duration if found.frames < UNKNOWN_LENGTH else 0.0
+
+
 @cache
 def resampler(rate: int) -> Resample:
     """From `rate` to `SAMPLE_RATE`.

@@ -19,6 +19,7 @@ class Utterance:
     fold: str = ""  # in which it is test, where the corpus says so
     split: str = ""  # train, validation or test, where the corpus says so
     gender: str = ""  # of the speaker, where speakers are dealt into groups by it
+    speech: tuple[float, float] | None = None  # from and to which second there is speech, where the corpus says so
 
 
 @dataclass(frozen=True)

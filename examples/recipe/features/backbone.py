@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from framealign import lengths_to_mask
+from recipe.errors import RecipeError
 from recipe.settings import Settings
 
 
@@ -31,8 +32,18 @@ class Backbone(nn.Module, ABC):
     caveat: ClassVar[str] = ""  # for the report: what its scores are not fit for
 
     @classmethod
-    def load(cls, name: str) -> "Backbone":
+    def settings_for(cls, name: str) -> Settings:
+        """The hyperparameters that suit the encoder that `--backbone` names."""
+        return cls.settings
+
+    @classmethod
+    def load(cls, name: str, settings: Settings) -> "Backbone":
         """The pretrained encoder that `--backbone` names."""
+        if settings.frozen_layers or settings.layers != "last":
+            raise RecipeError(
+                f"backbone {name}: is no Transformer, and has neither --frozen_layers {settings.frozen_layers} nor "
+                f"--layers {settings.layers}; leave them at 0 and last."
+            )
         return cls()
 
     @abstractmethod
@@ -47,6 +58,10 @@ class Backbone(nn.Module, ABC):
     def preprocessing(self) -> str:
         """What features depend on beside `front_end` and the code, in words."""
         return ""
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Those that were not trained before, and learn as a new classifier does."""
+        return []
 
     @abstractmethod
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

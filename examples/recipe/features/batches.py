@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recipe.data.corpus import Utterance
+from recipe.data.splices import Splice
 from recipe.errors import RecipeError
 from recipe.features.ahead import made_ahead
 from recipe.features.backbone import pad
@@ -34,9 +35,11 @@ class Batch(NamedTuple):
 
 
 class UtteranceFeatures:
-    """Features and labels of some utterances; the features lie in the cache's memory maps."""
+    """Features and labels of some utterances, or splices of them; the features lie in the cache's memory maps."""
 
-    def __init__(self, utterances: Sequence[Utterance], features: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    def __init__(
+        self, utterances: Sequence[Utterance] | Sequence[Splice], features: Mapping[str, Tensor], classes: Sequence[str]
+    ) -> None:
         self.features = [features[u.id] for u in utterances]
         self.labels = [classes.index(u.label) for u in utterances]
         self.lengths = [len(steps) for steps in self.features]

@@ -1,9 +1,10 @@
 """The frozen front end's features on disk, computed once for each audio file and backbone.
 
-A cache is a folder of safetensors files, each with the features of some audio files in float16 under the SHA-256 of
-their content. They are read through memory maps, so that the pages are shared by all processes that train on them.
-The folder's name is a fingerprint of all else that features depend on: the front end's weights, the code and the
-libraries that compute them. So a changed file, model or program never finds what an earlier one left.
+A cache is a folder of safetensors files, each with the features of some audio files, in float16 unless another type
+was asked for, under the SHA-256 of their content. They are read through memory maps, so that the pages are shared by
+all processes that train on them. The folder's name is a fingerprint of all else that features depend on: the front
+end's weights, the code and the libraries that compute them. So a changed file, model or program never finds what an
+earlier one left.
 
 A file's name is the hash of what it holds, since safetensors notice a cut but no flipped bit. Checking it when the file
 is opened takes less than a second per gigabyte; IEMOCAP has 1.3. Files may be removed while others have them mapped,
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import inspect
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +24,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+from tqdm import tqdm
 
-from recipe.data import audio
+from recipe.data import audio, splices
 from recipe.data.audio import file_content, usable_audio, waveform
 from recipe.data.corpus import Corpus, Skipped
+from recipe.data.splices import Splice
 from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
 from recipe.files import write_bytes, write_text
@@ -35,9 +39,11 @@ _README = "Features of audio files, computed by framealign's examples. Delete th
 
 
 class FeatureCache:
-    def __init__(self, root: Path, backbone: Backbone, device: torch.device) -> None:
-        self.backbone, self.device = backbone, device
-        self.folder = root / fingerprint(backbone)
+    def __init__(
+        self, root: Path, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float16
+    ) -> None:
+        self.backbone, self.device, self.dtype = backbone, device, dtype
+        self.folder = root / fingerprint(backbone, dtype)
         self.features: dict[str, Tensor] = {}  # by content
         self.pending: dict[str, Tensor] = {}
         self.seen: set[str] = set()  # files that were opened
@@ -71,13 +77,29 @@ class FeatureCache:
             AudioError: When the file cannot be used.
         """
         content = file_content(path)
-        name = hashlib.sha256(content).hexdigest()
+        return self.named(hashlib.sha256(content).hexdigest(), lambda: waveform(path, content))
+
+    def of_splice(self, splice: Splice, contents: Mapping[str, str]) -> str:
+        """Likewise, of a splice of files whose contents' fingerprints are known, by utterance."""
+        parts = contents[splice.first.id], splice.first_speech, contents[splice.second.id], splice.second_speech
+        return self.named(hashlib.sha256(repr(parts).encode()).hexdigest(), splice.waveform)
+
+    def named(self, name: str, waveform: Callable[[], Tensor]) -> str:
+        """Computes the features under `name`, unless they are there."""
         if name not in self.features and name not in self.pending:
-            found = self.backbone.features(waveform(path, content).to(self.device))
-            self.pending[name] = found.cpu().to(torch.float16, memory_format=torch.contiguous_format, copy=True)
+            self.pending[name] = self.kept(self.backbone.features(waveform().to(self.device)))
             if sum(steps.nbytes for steps in self.pending.values()) >= _SHARD:
                 self.write()
         return name
+
+    def kept(self, steps: Tensor) -> Tensor:
+        kept = steps.cpu().to(self.dtype, memory_format=torch.contiguous_format, copy=True)
+        if not kept.isfinite().all():
+            raise RecipeError(
+                f"--cache-dtype {str(self.dtype).removeprefix('torch.')}: a feature of {steps.abs().max():.3g} does "
+                "not fit; use bfloat16 or float32."
+            )
+        return kept
 
     def write(self) -> None:
         if not self.pending:
@@ -104,12 +126,10 @@ class CorpusFeatures(NamedTuple):
     by_id: dict[str, Tensor]  # of the utterances whose audio can be used
     skipped: list[Skipped]  # the other files
     content: str  # a fingerprint of the usable utterances: labels, speakers, audio
+    contents: dict[str, str]  # fingerprints of the usable files, by utterance
 
 
-def cached_features(
-    corpus: Corpus, backbone: Backbone, root: Path, device: torch.device, progress: bool = True
-) -> CorpusFeatures:
-    cache = FeatureCache(root, backbone, device)
+def cached_features(corpus: Corpus, cache: FeatureCache, progress: bool = True) -> CorpusFeatures:
     contents, skipped = usable_audio(corpus, cache.of, progress)
     cache.write()
     lines = [f"{u.id}\t{u.label}\t{u.speaker}\t{contents[u.id]}" for u in corpus.utterances if u.id in contents]
@@ -117,14 +137,25 @@ def cached_features(
         {id: cache.features[name] for id, name in contents.items()},
         skipped,
         hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        contents,
     )
 
 
-def fingerprint(backbone: Backbone) -> str:
+def splice_features(
+    wanted: Sequence[Splice], contents: Mapping[str, str], cache: FeatureCache, progress: bool = True
+) -> dict[str, Tensor]:
+    """By the splices' ids; `contents` are fingerprints of the corpus's files."""
+    shown = tqdm(wanted, desc="splicing utterances", unit="splice", disable=not progress)
+    names = {splice.id: cache.of_splice(splice, contents) for splice in shown}
+    cache.write()
+    return {id: cache.features[name] for id, name in names.items()}
+
+
+def fingerprint(backbone: Backbone, dtype: torch.dtype = torch.float16) -> str:
     found = state_digest(backbone.front_end())
-    found.update(backbone.preprocessing.encode())
+    found.update(f"{dtype} {backbone.preprocessing}".encode())
     kinds = [kind for kind in type(backbone).__mro__ if issubclass(kind, Backbone)]
-    for module in (*map(inspect.getmodule, kinds), audio, sys.modules[__name__]):
+    for module in (*map(inspect.getmodule, kinds), audio, splices, sys.modules[__name__]):
         found.update(inspect.getsource(module).encode())
     for package in ("torch", "torchaudio", "transformers", "soundfile"):
         found.update(version(package).encode())

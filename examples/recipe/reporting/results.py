@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from recipe.data.corpus import Corpus
+from recipe.data.splices import Splice
 from recipe.files import write_text
+from recipe.reporting.over_time import measured, tally
 from recipe.reporting.significance import difference_interval, holm, interval, paired_test
 from recipe.settings import Settings
 from recipe.training.plan import Block, Training
@@ -67,6 +69,7 @@ class RunResults:
     precision: str = "no"
     stand_in: bool = False  # the demo corpus
     backbone_caveat: str = ""
+    splices: Sequence[Splice] = ()  # of the folds' validation and test utterances
     finished: dict[Training, Result] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
@@ -211,6 +214,14 @@ class RunResults:
                 for s in self.summaries
             },
             "comparisons": [{**vars(c), "system": c.system.name} for c in self.comparisons],
+            "over_time": {
+                side: {
+                    system.name: measured(counts, corpus.classes)
+                    for system in self.systems
+                    if (counts := tally(self.of(system), side))
+                }
+                for side in ("validation", "test")
+            },
         }
 
     def prediction_rows(self) -> list[dict]:

@@ -1,12 +1,14 @@
 """The figures of a run, from the files of its trainings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from recipe.data.audio import read_waveform
+from recipe.data.splices import Splice, within
 from recipe.reporting.figures.confusion import confusion_figure
 from recipe.reporting.figures.curves import curves_figure
 from recipe.reporting.figures.scores import scores_figure
@@ -65,11 +67,24 @@ def figures(results: RunResults) -> Iterator[tuple[str, str, Figure]]:
     row = representative(pair, classes)
     timeline = timeline_figure(
         read_waveform(test[row].path).numpy(),
-        {system: frame_outputs(result, row) for system, result in pair.systems.items()},
+        {system: frame_outputs(result.output, row) for system, result in pair.systems.items()},
         classes,
         f"{test[row].id}: {test[row].label} ({name}, {where})",
     )
     yield "timeline.png", "Waveform, attention and frame-by-frame class probabilities of one utterance", timeline
+    spliced = within(results.splices, test)
+    if not spliced:
+        return
+    row = median_splice(spliced, list(pair.systems.values())[-1], classes)
+    splice = spliced[row]
+    timeline = timeline_figure(
+        splice.waveform().numpy(),
+        {system: frame_outputs(result.output_of_splices, row) for system, result in pair.systems.items()},
+        classes,
+        f"{splice.first.id} and {splice.second.id} in one ({name}, {where})",
+        [(splice.first.label, splice.change), (splice.second.label, splice.seconds)],
+    )
+    yield "timeline_splice.png", "A splice of two utterances: the truth, and what each frame says", timeline
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,17 @@ def representative(pair: Pair, classes: tuple[str, ...]) -> int:
     return sorted(rows, key=lambda row: lengths[row])[len(rows) // 2]
 
 
-def frame_outputs(result: Result, row: int) -> FrameOutputs:
-    ends = np.cumsum(result.output("lengths").numpy())
-    own = slice(ends[row] - int(result.output("lengths")[row]), ends[row])
-    return FrameOutputs(result.output("weights")[own].numpy(), result.output("frame_probabilities")[own].numpy())
+def median_splice(spliced: Sequence[Splice], result: Result, classes: Sequence[str]) -> int:
+    """The one of median error: half of them look better."""
+    wrong = []
+    for row, splice in enumerate(spliced):
+        predicted = frame_outputs(result.output_of_splices, row).probabilities.argmax(axis=1)
+        wrong.append(np.mean([classes[label] for label in predicted] != np.array(splice.truth(len(predicted)))))
+    return int(np.argsort(wrong, kind="stable")[len(wrong) // 2])
+
+
+def frame_outputs(output: Callable[[str], Tensor], row: int) -> FrameOutputs:
+    lengths = output("lengths").numpy()
+    end = lengths[: row + 1].sum()
+    own = slice(end - lengths[row], end)
+    return FrameOutputs(output("weights")[own].numpy(), output("frame_probabilities")[own].numpy())

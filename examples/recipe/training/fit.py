@@ -80,15 +80,17 @@ def fit(
 
 def parameter_groups(model: EmotionModel, stage: Stage) -> list[dict]:
     """Three learning rates: backbone, attention, head. Frozen parameters are in none."""
+    new = model.backbone.new_parameters()
+    pretrained = [p for p in model.backbone.parameters() if all(p is not other for other in new)]
     groups = (
-        (model.backbone, stage.backbone_rate),
-        (model.pooling, stage.attention_rate),
-        (model.classifier, stage.head_rate),
+        (pretrained, stage.backbone_rate),
+        (model.pooling.parameters(), stage.attention_rate),
+        ([*model.classifier.parameters(), *new], stage.head_rate),
     )
     return [
         {"params": learned, "lr": rate, "rate": rate}
-        for part, rate in groups
-        if (learned := [parameter for parameter in part.parameters() if parameter.requires_grad])
+        for parameters, rate in groups
+        if (learned := [parameter for parameter in parameters if parameter.requires_grad])
     ]
 
 

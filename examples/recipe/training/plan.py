@@ -31,6 +31,10 @@ class Training:
         return self.folder / "outputs.safetensors"
 
     @property
+    def splices_file(self) -> Path:
+        return self.folder / "splices.safetensors"
+
+    @property
     def weights_file(self) -> Path:
         return self.folder / "model.safetensors"
 

@@ -30,6 +30,9 @@ class Predictions:
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
+    def of_frames(self) -> dict[str, Tensor]:
+        return {name: self.tensors()[name] for name in ("lengths", "weights", "frame_probabilities")}
+
     @property
     def classes(self) -> list[int]:
         return self.probabilities.argmax(dim=1).tolist()

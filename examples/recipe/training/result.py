@@ -1,15 +1,17 @@
-"""What a training leaves in its folder: `result.json`, and its outputs for the test utterances."""
+"""What a training leaves in its folder: `result.json`, and its outputs for the test utterances and splices."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
 from recipe.files import write_text
+from recipe.training.over_time import OverTime
 from recipe.training.plan import Training
 from recipe.training.predict import Predictions
 from recipe.training.scores import Scores, score
@@ -25,6 +27,7 @@ class Result:
     best_epoch: int | None
     diagnostics: dict[str, float]
     epochs: list[dict]
+    over_time: dict[str, dict[str, OverTime]]  # by side, validation and test, and by speaker
 
     @classmethod
     def write(
@@ -33,20 +36,33 @@ class Result:
         found: Predictions,
         classes: Sequence[str],
         epochs: Sequence[dict] = (),
+        over_time: Mapping[str, dict[str, OverTime]] | None = None,
+        of_splices: Predictions | None = None,
     ) -> None:
         """Outputs first and the record last, since that says that the training is finished."""
         training.folder.mkdir(parents=True, exist_ok=True)
         write_tensors(training.outputs_file, found.tensors())
+        if of_splices is not None:
+            write_tensors(training.splices_file, of_splices.of_frames())
         labels = [classes.index(utterance.label) for utterance in training.fold.test]
         scores = score(labels, found.classes, len(classes))
-        result = cls(training, scores, best_epoch(epochs) if epochs else None, found.diagnostics, list(epochs))
-        write_text(training.result_file, json.dumps(result.record(), indent=1) + "\n")
+        best = best_epoch(epochs) if epochs else None
+        result = cls(training, scores, best, found.diagnostics, list(epochs), dict(over_time or {}))
+        sides = {
+            side: {speaker: asdict(counts) for speaker, counts in speakers.items()}
+            for side, speakers in result.over_time.items()
+        }
+        write_text(training.result_file, json.dumps({**result.record(), "over_time": sides}) + "\n")
 
     @classmethod
     def read(cls, training: Training) -> "Result":
         record = json.loads(training.result_file.read_text())
         scores = Scores(record["ua"], record["wa"], record["recalls"], record["confusion"])
-        return cls(training, scores, record["best_epoch"], record["diagnostics"], record["epochs"])
+        over_time = {
+            side: {speaker: OverTime(**counts) for speaker, counts in speakers.items()}
+            for side, speakers in record["over_time"].items()
+        }
+        return cls(training, scores, record["best_epoch"], record["diagnostics"], record["epochs"], over_time)
 
     def record(self, classes: Sequence[str] | None = None) -> dict:
         """As plain data; with `classes`, recalls by their names."""
@@ -62,12 +78,20 @@ class Result:
 
     def output(self, name: str) -> Tensor:
         """One of the tensors that the trained model gave for the test utterances."""
-        with safe_open(self.training.outputs_file, framework="pt") as file:
-            return file.get_tensor(name)
+        return _tensor(self.training.outputs_file, name)
+
+    def output_of_splices(self, name: str) -> Tensor:
+        """One of those that say something of each frame of the test splices."""
+        return _tensor(self.training.splices_file, name)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         return self.output("probabilities").numpy()
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
 
 
 def best_epoch(records: Sequence[dict]) -> int:

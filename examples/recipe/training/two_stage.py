@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recipe.data.corpus import Utterance
+from recipe.data.splices import Splice, within
 from recipe.features.backbone import Backbone
 from recipe.features.batches import UtteranceFeatures
 from recipe.settings import Settings
 from recipe.training.classical import classical_predictions
 from recipe.training.fit import fit
 from recipe.training.model import EmotionModel, Trainee
+from recipe.training.over_time import OverTime, over_time
 from recipe.training.plan import Block, Training
 from recipe.training.predict import Predictions, predict
 from recipe.training.progress import Progress
@@ -29,7 +31,8 @@ class TwoStages:
     """Trains the blocks of a plan; what is finished already is left as it is."""
 
     pretrained: Backbone
-    features: Mapping[str, Tensor]
+    features: Mapping[str, Tensor]  # of utterances and splices, by their ids
+    splices: Sequence[Splice]
     classes: Sequence[str]
     settings: Settings
     accelerator: Accelerator
@@ -62,7 +65,7 @@ class TwoStages:
         return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
 
     def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
-        train, validation, test = (self.data(side) for side in training.fold.sides().values())
+        train, validation = self.data(training.fold.train), self.data(training.fold.validation)
         epochs = fit(
             Trainee(model, training.system.objective()),
             train,
@@ -72,16 +75,39 @@ class TwoStages:
             training,
             self.progress,
         )
-        found = predict(model, test, self.settings, self.accelerator)
+        found = self.predict(model, training.fold.test)
+        sides = {side: getattr(training.fold, side) for side in ("validation", "test")}
+        spliced = {side: within(self.splices, utterances) for side, utterances in sides.items()}
+        of_splices = {side: self.predict(model, some) for side, some in spliced.items() if some}
+        counts = {
+            side: over_time(
+                sides[side],
+                found if side == "test" else self.predict(model, sides[side]),
+                spliced[side],
+                predictions,
+                self.classes,
+            )
+            for side, predictions in of_splices.items()
+        }
         if keep and self.accelerator.is_main_process:
             write_tensors(training.weights_file, model.learned_state())
-        self.finish(training, found, epochs)
+        self.finish(training, found, epochs, counts, of_splices.get("test"))
 
-    def data(self, utterances: Sequence[Utterance]) -> UtteranceFeatures:
-        return UtteranceFeatures(utterances, self.features, self.classes)
+    def predict(self, model: EmotionModel, some: Sequence[Utterance] | Sequence[Splice]) -> Predictions:
+        return predict(model, self.data(some), self.settings, self.accelerator)
 
-    def finish(self, training: Training, found: Predictions, epochs: Sequence[dict] = ()) -> None:
+    def data(self, some: Sequence[Utterance] | Sequence[Splice]) -> UtteranceFeatures:
+        return UtteranceFeatures(some, self.features, self.classes)
+
+    def finish(
+        self,
+        training: Training,
+        found: Predictions,
+        epochs: Sequence[dict] = (),
+        counts: Mapping[str, dict[str, OverTime]] | None = None,
+        of_splices: Predictions | None = None,
+    ) -> None:
         if self.accelerator.is_main_process:
-            Result.write(training, found, self.classes, epochs)
+            Result.write(training, found, self.classes, epochs, counts, of_splices)
             training.checkpoint_file.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()

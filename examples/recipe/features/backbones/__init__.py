@@ -1,22 +1,43 @@
 """Speech encoders by name.
 
-Every file here is a kind of encoder, its `BACKBONE`, and its name is the one on the command line; any other name is
-one of the Hugging Face hub, or a path. A file more is an encoder more. None is imported before it is asked for:
-transformers alone takes seconds.
+Every file here is a kind of encoder, its `BACKBONE`. Its name is the one on the command line; but a file with
+`MODEL_TYPES` is for models of the Hugging Face hub, or paths, whose configuration says that they are of one of these
+types. A file more is an encoder more. None is imported before it is asked for: transformers alone takes seconds.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 
+from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
+from recipe.settings import Settings
+
+
+def load_backbone(name: str, settings: Settings | None = None) -> Backbone:
+    """`dvector`, `tiny`, or the name or local path of a pretrained model; by default with the settings that suit it."""
+    kind = backbone_kind(name)
+    return kind.load(name, kind.settings_for(name) if settings is None else settings)
 
 
 def backbone_kind(name: str) -> type[Backbone]:
-    known = name in {module.name for module in iter_modules(__path__)}
-    kind: type[Backbone] = import_module(f"{__name__}.{name if known else 'huggingface'}").BACKBONE
-    return kind
+    files = [module.name for module in iter_modules(__path__)]
+    if name in files and not hasattr(found := _module(name), "MODEL_TYPES"):
+        return found.BACKBONE
+    from recipe.features.checkpoints import configuration
+
+    model_type = configuration(name).model_type
+    known: list[str] = []
+    for file in map(_module, files):
+        types = getattr(file, "MODEL_TYPES", ())
+        if model_type in types:
+            return file.BACKBONE
+        known += types
+    raise RecipeError(
+        f"backbone {name}: is a {model_type} model, not one of {', '.join(known)}; the recipe needs a speech encoder "
+        "such as facebook/wav2vec2-base or openai/whisper-base."
+    )
 
 
-def load_backbone(name: str) -> Backbone:
-    """`dvector`, `tiny`, or any wav2vec 2.0, HuBERT or WavLM name or local path."""
-    return backbone_kind(name).load(name)
+def _module(file: str) -> ModuleType:
+    return import_module(f"{__name__}.{file}")

@@ -3,18 +3,19 @@
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from recipe.features.backbones.huggingface import HuggingFaceBackbone
+from recipe.features.backbones.wav2vec2 import Wav2Vec2Backbone
 from recipe.settings import Settings, Stage
 
 
-class TinyBackbone(HuggingFaceBackbone):
+class TinyBackbone(Wav2Vec2Backbone):
     settings = Settings(
         stage1=Stage(epochs=3, backbone_rate=1e-3, attention_rate=1e-3, head_rate=1e-3),
         stage2=Stage(epochs=3, backbone_rate=1e-3, attention_rate=1e-3, head_rate=1e-3),
     )
     precision = "no"
 
-    def __init__(self) -> None:
+    @classmethod
+    def load(cls, name: str, settings: Settings) -> "TinyBackbone":
         config = Wav2Vec2Config(
             hidden_size=96,
             num_hidden_layers=2,
@@ -28,11 +29,7 @@ class TinyBackbone(HuggingFaceBackbone):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same weights in every run, as a download would have
-            super().__init__(Wav2Vec2Model(config), normalise=True)
-
-    @classmethod
-    def load(cls, name: str) -> "TinyBackbone":
-        return cls()
+            return cls(Wav2Vec2Model(config), normalise=True, settings=settings)
 
 
 BACKBONE = TinyBackbone

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -13,6 +15,7 @@ from recipe.reporting.figures.style import (
     LABEL,
     SMALL,
     class_colour,
+    ink,
     legend_below,
     new_figure,
     open_frame,
@@ -28,17 +31,27 @@ class FrameOutputs:
 
 
 def timeline_figure(
-    waveform: np.ndarray, timelines: Mapping[str, FrameOutputs], classes: Sequence[str], title: str
+    waveform: np.ndarray,
+    timelines: Mapping[str, FrameOutputs],
+    classes: Sequence[str],
+    title: str,
+    truth: Sequence[tuple[str, float]] = (),
 ) -> Figure:
     """Waveform, then for each system its attention over time and the class probabilities of every frame.
 
     The attention of all systems has one scale.
+
+    Args:
+        truth: Where it is known, and drawn above: each class and the second at which it ends.
     """
     seconds = len(waveform) / SAMPLE_RATE
-    figure = new_figure(7.5, 1.5 + 2.5 * len(timelines), title)
-    wave, *axes = figure.subplots(
-        1 + 2 * len(timelines), 1, sharex=True, height_ratios=(0.8, *(1, 1.1) * len(timelines))
-    )
+    figure = new_figure(7.5, 1.5 + 2.5 * len(timelines) + 0.35 * bool(truth), title)
+    rows = 1 + 2 * len(timelines) + bool(truth)
+    heights = (*(0.3,) * bool(truth), 0.8, *(1, 1.1) * len(timelines))
+    *above, wave = figure.subplots(rows, 1, sharex=True, height_ratios=heights)[: rows - 2 * len(timelines)]
+    axes = figure.axes[-2 * len(timelines) :]
+    for strip in above:
+        draw_truth(strip, truth, classes)
     wave.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, linewidth=0.4, color="0.3")
     wave.set_ylabel("amplitude", fontsize=LABEL)
     wave.set_xlim(0, seconds)
@@ -63,9 +76,27 @@ def timeline_figure(
         frame_classes.set_ylim(0, 1)
         frame_classes.set_yticks([0, 0.5, 1])
         frame_classes.set_ylabel("class\nprobability", fontsize=LABEL)
+    changes = [end for _, end in truth[:-1]]
     for axis in (wave, *axes):
         open_frame(axis)
+        for change in changes:
+            axis.axvline(change, color="black", linewidth=1.2)
     axes[-1].set_xlabel("time in seconds", fontsize=LABEL)
     figure.align_ylabels()
     legend_below(figure, [Patch(color=class_colour(index)) for index in range(len(classes))], list(classes))
     return figure
+
+
+def draw_truth(axis: Axes, truth: Sequence[tuple[str, float]], classes: Sequence[str]) -> None:
+    """A bar in the colour of each class, with its name."""
+    start = 0.0
+    for name, end in truth:
+        colour = class_colour(classes.index(name))
+        axis.axvspan(start, end, color=colour)
+        axis.text((start + end) / 2, 0.5, name, ha="center", va="center", fontsize=LABEL, color=ink(to_rgb(colour)))
+        start = end
+    axis.set_ylim(0, 1)
+    axis.set_yticks([])
+    axis.set_ylabel("truth", fontsize=LABEL, rotation=0, ha="right", va="center")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(bottom=False)

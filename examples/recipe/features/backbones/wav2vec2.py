@@ -1,0 +1,93 @@
+"""wav2vec 2.0 and its relatives from Hugging Face transformers: a CNN over the waveform, then a Transformer."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from recipe.features.checkpoints import configuration, preprocessor, weights
+from recipe.features.transformer import TransformerBackbone
+from recipe.settings import Settings
+
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
+
+
+class Wav2Vec2Backbone(TransformerBackbone):
+    def __init__(self, model: PreTrainedModel, normalise: bool, settings: Settings | None = None) -> None:
+        self.stable = getattr(model.config, "do_stable_layer_norm", False)  # normalised before each layer
+        super().__init__(model, model.config.hidden_size, settings or self.settings)
+        self.normalise = normalise
+        if hasattr(model, "masked_spec_embed"):  # of SpecAugment, which is off: it would wait for a gradient
+            model.masked_spec_embed.requires_grad_(False)
+
+    @classmethod
+    def load(cls, name: str, settings: Settings) -> "Wav2Vec2Backbone":
+        config = configuration(name)
+        # The paper does not say whether it drops layers or masks features while fine-tuning. Neither is done here:
+        # masking fails on clips shorter than its span, and a dropped layer makes runs harder to compare.
+        config.layerdrop, config.apply_spec_augment = 0.0, False
+        model = weights(AutoModel, name, config, unused=["masked_spec_embed"])
+        return cls(model, preprocessor(name).do_normalize, settings)
+
+    @property
+    def stack(self) -> nn.ModuleList:
+        return self.model.encoder.layers
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        return self.model.encoder.layer_norm if self.stable else None
+
+    def convolutions(self) -> list[nn.Module]:
+        return [self.model.feature_extractor]
+
+    def embeddings(self) -> list[nn.Module]:
+        encoder = self.model.encoder
+        modules = [self.model.feature_projection, encoder.pos_conv_embed]
+        return modules if self.stable else [*modules, encoder.layer_norm]
+
+    @property
+    def preprocessing(self) -> str:
+        config = self.model.config
+        layers = (
+            f"{config.feat_extract_norm} {config.feat_extract_activation} {config.conv_kernel} {config.conv_stride}"
+        )
+        return f"{super().preprocessing}, normalise {self.normalise}, {layers}"
+
+    def convolve(self, waveform: Tensor) -> Tensor:
+        if self.normalise:
+            waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+        steps: Tensor = self.model.feature_extractor(waveform[None])
+        return steps[0].T
+
+    def embed(self, steps: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.model.feature_projection(steps)
+        # Some return the normalised features too, for pre-training
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        encoder, padded = self.model.encoder, ~mask[..., None]
+        hidden = hidden.masked_fill(padded, 0)
+        hidden = hidden + self.positions(hidden, padded)
+        return encoder.dropout(hidden if self.stable else encoder.layer_norm(hidden))
+
+    def positions(self, hidden: Tensor, padded: Tensor) -> Tensor:
+        """data2vec has convolution upon convolution, which would carry into speech what padding became in the first."""
+        embedding = self.model.encoder.pos_conv_embed
+        if not hasattr(embedding, "layers"):
+            return embedding(hidden)
+        for layer in embedding.layers:
+            hidden = layer(hidden.masked_fill(padded, 0).transpose(1, 2)).transpose(1, 2)
+        return hidden
+
+    def through(self, layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
+        if self.model.config.model_type == "wavlm":
+            first = self.stack[0].attention  # alone knows the positions, of which all layers make their own bias
+            bias = first.compute_bias(hidden.shape[1], hidden.shape[1]).repeat(len(hidden), 1, 1)
+            for layer in layers:
+                hidden, _ = layer(hidden, attention_mask=mask, position_bias=bias)
+                yield hidden
+        else:
+            for layer in layers:
+                hidden = layer(hidden, attention_mask=mask[:, None, None, :])
+                yield hidden
+
+
+BACKBONE = Wav2Vec2Backbone

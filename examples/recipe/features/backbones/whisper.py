@@ -1,0 +1,96 @@
+"""The encoder of Whisper, of any size: a log-mel spectrum, two convolutions, a Transformer."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, gelu, pad
+from transformers import WhisperFeatureExtractor, WhisperForAudioClassification
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from recipe.data.audio import SAMPLE_RATE
+from recipe.features.checkpoints import configuration, preprocessor, weights
+from recipe.features.transformer import TransformerBackbone
+from recipe.settings import Settings
+
+MODEL_TYPES = ("whisper",)
+
+
+class WhisperBackbone(TransformerBackbone):
+    """Utterances are encoded at their own length: Whisper pads each to 30 s, and computes all of it.
+
+    Positions are cut to the utterance and attention is masked. One of more than 30 s is encoded in equal windows,
+    which do not see each other, and joined again.
+    """
+
+    def __init__(self, encoder: WhisperEncoder, extractor: WhisperFeatureExtractor, settings: Settings) -> None:
+        super().__init__(encoder, encoder.config.d_model, settings)
+        self.extractor = extractor
+        self.longest = encoder.config.max_source_positions
+
+    @classmethod
+    def load(cls, name: str, settings: Settings) -> "WhisperBackbone":
+        config = configuration(name)
+        # The one class of transformers that has no decoder
+        model = weights(WhisperForAudioClassification, name, config, needed="encoder.")
+        return cls(model.encoder, preprocessor(name), settings)
+
+    @property
+    def stack(self) -> nn.ModuleList:
+        return self.model.layers
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        return self.model.layer_norm
+
+    def convolutions(self) -> list[nn.Module]:
+        return [self.model.conv1, self.model.conv2]
+
+    def embeddings(self) -> list[nn.Module]:
+        return [self.model.embed_positions]
+
+    @property
+    def preprocessing(self) -> str:
+        return f"{super().preprocessing}, {self.extractor.to_json_string()}"
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """(samples,) to (bins, steps of 10 ms): what the extractor gives for it in 30 s, without the padding."""
+        extractor = self.extractor
+        silence = pad(waveform.cpu(), (0, extractor.n_fft))  # as the padding would, ends the last windows
+        found = extractor(silence.numpy(), padding=False, truncation=False, sampling_rate=SAMPLE_RATE)
+        steps = -(-len(waveform) // extractor.hop_length)
+        return torch.as_tensor(found["input_features"][0], device=waveform.device)[:, :steps]
+
+    def convolve(self, waveform: Tensor) -> Tensor:
+        steps = gelu(self.model.conv1(self.log_mel(waveform)[None]))
+        return gelu(self.model.conv2(steps))[0].T
+
+    def embed(self, steps: Tensor, mask: Tensor) -> Tensor:
+        _, place = windows(mask, self.longest)
+        hidden = steps + self.model.embed_positions(place)
+        return dropout(hidden, self.model.dropout, self.training)
+
+    def through(self, layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
+        seen = mask[:, None, None, :]
+        if mask.shape[1] > self.longest:
+            window, _ = windows(mask, self.longest)
+            seen = seen & (window[:, None, :, None] == window[:, None, None, :])
+        for layer in layers:
+            hidden = layer(hidden, seen)
+            yield hidden
+
+
+def windows(mask: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """The window of each step of padded utterances, and its place there, both (batch, time).
+
+    An utterance has as few windows as hold it, and they differ by one step at most.
+    """
+    lengths = mask.sum(1, keepdim=True).clamp_min(1)
+    counts = (lengths + longest - 1) // longest
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    window = (steps * counts // lengths).minimum(counts - 1)
+    first = (window * lengths + counts - 1) // counts
+    return window, (steps - first).clamp_max(longest - 1)  # beyond it are only padded ones
+
+
+BACKBONE = WhisperBackbone
