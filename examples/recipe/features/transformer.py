@@ -20,6 +20,9 @@ class TransformerBackbone(Backbone):
     state, another one, or the learned weighted sum of all of them (Yang et al. 2021, SUPERB). Layers above the state
     that is read are dropped.
 
+    Where layers are normalised before and not behind (Whisper, wav2vec 2.0 large), a state below the last is of any
+    scale, and a few of its values a hundred times as large as the others. So it goes through a LayerNorm.
+
     A kind says what comes before the layers and how a layer is called.
     """
 
@@ -38,9 +41,9 @@ class TransformerBackbone(Backbone):
             of = f"{self.depth} layers" if self.read == self.depth else f"state {self.read} as its frames"
             raise RecipeError(f"--frozen_layers {frozen}: backbone {name} has {of}.")
         del layers[self.read :]
-        # Where layers are normalised before and not behind, a state below the last one is of any scale
-        bare = self.final_norm is not None and (self.weighted or self.read < self.depth)
-        self.norm = nn.LayerNorm(dim) if bare else nn.Identity()
+        states = range(self.read + 1) if self.weighted else [self.read]
+        bare = [self.final_norm is not None and state < self.depth for state in states]
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) if one else nn.Identity() for one in bare)
         self.state_weights = nn.Parameter(torch.zeros(self.read + 1)) if self.weighted else None
         for module in self.frozen_modules():
             module.requires_grad_(False)
@@ -101,7 +104,7 @@ class TransformerBackbone(Backbone):
         return f"frozen layers {self.frozen}, {'all states' if self.weighted else 'the last state'}"
 
     def new_parameters(self) -> list[nn.Parameter]:
-        return [*self.norm.parameters(), *([] if self.state_weights is None else [self.state_weights])]
+        return [] if self.state_weights is None else [self.state_weights]
 
     @torch.no_grad()
     def features(self, waveform: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ class TransformerBackbone(Backbone):
         else:
             below, hidden = [], self.embed(features, mask)
         states = [*below, *self.states(hidden, mask, self.frozen, self.read)]
-        return self.norm(self.mixed(states)), mask
+        return self.mixed(states), mask
 
     def states(self, hidden: Tensor, mask: Tensor, start: int, stop: int) -> Iterator[Tensor]:
         """State `start`, which `hidden` is, to state `stop`."""
@@ -129,5 +132,6 @@ class TransformerBackbone(Backbone):
 
     def mixed(self, states: list[Tensor]) -> Tensor:
         if self.state_weights is None:
-            return states[-1]
-        return torch.einsum("n,nbtd->btd", self.state_weights.softmax(0), torch.stack(states))
+            return self.norms[0](states[-1])
+        normalised = [norm(state) for norm, state in zip(self.norms, states, strict=True)]
+        return torch.einsum("n,nbtd->btd", self.state_weights.softmax(0), torch.stack(normalised))

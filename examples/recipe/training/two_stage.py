@@ -62,7 +62,8 @@ class TwoStages:
     def new_model(self, training: Training, backbone: Backbone) -> EmotionModel:
         torch.manual_seed(training.draw)
         pooling = training.system.build_pooling(backbone.dim, self.settings)
-        return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
+        model = EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes), self.settings.feature_dropout)
+        return model.to(self.accelerator.device)
 
     def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
         train, validation = self.data(training.fold.train), self.data(training.fold.validation)

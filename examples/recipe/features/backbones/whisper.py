@@ -1,6 +1,7 @@
 """The encoder of Whisper, of any size: a log-mel spectrum, two convolutions, a Transformer."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from recipe.data.audio import SAMPLE_RATE
 from recipe.features.checkpoints import configuration, preprocessor, weights
 from recipe.features.transformer import TransformerBackbone
-from recipe.settings import Settings
+from recipe.settings import Settings, Stage
 
 MODEL_TYPES = ("whisper",)
 
@@ -28,12 +29,27 @@ class WhisperBackbone(TransformerBackbone):
         self.extractor = extractor
         self.longest = encoder.config.max_source_positions
 
+    settings = Settings(
+        stage1=Stage(epochs=5, backbone_rate=5e-5, attention_rate=1e-3, head_rate=1e-3),
+        stage2=Stage(epochs=3, backbone_rate=5e-5, attention_rate=5e-4, head_rate=1e-3),
+        batch_size=8,
+        feature_dropout=0.3,
+    )
+
+    @classmethod
+    def settings_for(cls, name: str) -> Settings:
+        """One layer is tuned, above the lower half: emotion is found there, and not behind the last one."""
+        lower = configuration(name).encoder_layers // 2
+        return replace(cls.settings, frozen_layers=lower, layers=str(lower + 1))
+
     @classmethod
     def load(cls, name: str, settings: Settings) -> "WhisperBackbone":
         config = configuration(name)
-        # The one class of transformers that has no decoder
-        model = weights(WhisperForAudioClassification, name, config, needed="encoder.")
-        return cls(model.encoder, preprocessor(name), settings)
+        if config.architectures == [WhisperEncoder.__name__]:
+            encoder = weights(WhisperEncoder, name, config)
+        else:  # the one class of transformers that reads the encoder of a whole model, and nothing else of it
+            encoder = weights(WhisperForAudioClassification, name, config, needed="encoder.").encoder
+        return cls(encoder, preprocessor(name), settings)
 
     @property
     def stack(self) -> nn.ModuleList:
