@@ -37,6 +37,8 @@ class Options:
     margins: tuple[float, ...] = ()  # of the ablation, as the next two
     eal_weights: tuple[float, ...] = ()
     fual_weights: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()  # of the script of that name, as the next one
+    variants: bool = False
     precision: str = "auto"
     cache_dtype: str = "float16"
     compile: bool = False
@@ -186,7 +188,7 @@ def check_grid(found: dict) -> None:
     """The values of the ablation, where a script has them."""
     if wrong := [margin for margin in found.get("margins", ()) if not -1 <= margin <= 1]:
         raise RecipeError(f"--margins {wrong[0]:g}: a margin between cosines lies between -1 and 1.")
-    for name in ("eal_weights", "fual_weights"):
+    for name in ("eal_weights", "fual_weights", "weights"):
         if wrong := [weight for weight in found.get(name, ()) if weight < 0]:
             raise RecipeError(f"--{name.replace('_', '-')} {wrong[0]:g}: must be at least 0.")
 

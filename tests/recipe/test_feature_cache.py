@@ -19,11 +19,12 @@ import torch
 from recipe.data import audio, splices
 from recipe.data.audio import SAMPLE_RATE, read_waveform
 from recipe.data.corpus import Corpus, Utterance
+from recipe.data.splices import FADE, Splice
 from recipe.errors import RecipeError
 from recipe.features import cache as feature_cache
 from recipe.features import transformer
 from recipe.features.backbones import load_backbone, wav2vec2
-from recipe.features.cache import FeatureCache, cached_features, fingerprint
+from recipe.features.cache import FeatureCache, cached_features, fingerprint, splice_features
 
 CPU = torch.device("cpu")
 processes = multiprocessing.get_context("fork") if "fork" in multiprocessing.get_all_start_methods() else None
@@ -215,7 +216,7 @@ def test_equal_files_share_one_entry(corpus, backbone, root):
 def test_an_unusable_file_is_skipped_in_every_run(corpus, backbone, root):
     soundfile.write(corpus.utterances[1].path, np.zeros(4000), SAMPLE_RATE)
     runs = [cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False) for _ in range(2)]
-    for features, [skipped], _ in runs:
+    for features, [skipped], *_ in runs:
         assert list(features) == ["0", "2", "3", "4", "5"]
         assert_right(features, corpus.with_only(features, [skipped]), backbone)
         assert skipped.path == corpus.utterances[1].path
@@ -556,3 +557,41 @@ def test_reading_mapped_features_takes_no_memory(corpus, backbone, root):
     for steps in features.values():
         assert steps.count_nonzero() == steps.numel()  # read to the last
     assert own_memory() - before < size
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_features_are_kept_in_the_type_that_was_asked_for(corpus, backbone, root, dtype):
+    found = cached_features(corpus, FeatureCache(root, backbone, CPU, dtype), progress=False).by_id
+    for utterance in corpus.utterances:
+        exact = backbone.features(read_waveform(utterance.path))
+        assert found[utterance.id].dtype == dtype
+        torch.testing.assert_close(found[utterance.id], exact.to(dtype), rtol=0, atol=0)
+    other = torch.float32 if dtype != torch.float32 else torch.float16
+    assert FeatureCache(root, backbone, CPU, other).features == {}  # which are not taken for another type's
+
+
+def test_a_value_that_does_not_fit_is_refused_and_the_way_out_named(corpus, backbone, root):
+    compute = type(backbone).features
+    backbone.features = lambda waveform: 1e6 * compute(backbone, waveform)
+    with pytest.raises(RecipeError, match=r"--cache-dtype float16: a feature of .* does not fit; use bfloat16"):
+        cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
+    kept = cached_features(corpus, FeatureCache(root, backbone, CPU, torch.bfloat16), progress=False)
+    assert all(steps.isfinite().all() for steps in kept.by_id.values())
+
+
+def test_a_splice_is_computed_once_and_again_when_one_of_its_files_changes(corpus, backbone, root):
+    first, second = corpus.utterances[:2]
+    splice = Splice(first, second, slice(100, 3000), slice(200, 4000))
+
+    def found():
+        cache = FeatureCache(root, backbone, CPU)
+        return splice_features([splice], cached_features(corpus, cache, progress=False).contents, cache, progress=False)
+
+    before = found()[splice.id].clone()
+    torch.testing.assert_close(before, backbone.features(splice.waveform()).half(), rtol=0, atol=0)
+    lengths = counted(backbone)
+    torch.testing.assert_close(found()[splice.id], before, rtol=0, atol=0)
+    assert lengths == []
+    write_noise(second.path, 77, 4100)
+    assert not torch.equal(found()[splice.id], before)
+    assert lengths == [4100, 2900 + 3800 - FADE]

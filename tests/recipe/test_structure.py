@@ -16,7 +16,7 @@ FLOORS = (
     ("reporting",),
     ("command_line",),
     ("experiment",),
-    ("ablation",),
+    ("ablation", "loss_weights"),
 )
 
 

@@ -30,7 +30,8 @@ def reference_states(model, backbone, waveform):
     """transformers' own, of one utterance; of Whisper, which takes one length only, its layers one by one."""
     if model.config.model_type != "whisper":
         normalised = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
-        return model(normalised[None], output_hidden_states=True).hidden_states
+        found = model(normalised[None], output_hidden_states=True)
+        return [*found.hidden_states[:-1], found.last_hidden_state]  # the one behind the final norm
     encoder = getattr(model, "model", model).encoder
     steps = torch.nn.functional.gelu(encoder.conv1(backbone.log_mel(waveform)[None]))
     steps = torch.nn.functional.gelu(encoder.conv2(steps)).transpose(1, 2)
@@ -149,7 +150,7 @@ def test_a_checkpoint_in_half_precision_is_used_in_float32(family, dtype, tmp_pa
 def test_weights_under_other_names_are_refused_and_one_is_named(family, tmp_path):
     save(family, tmp_path)
     rename_weights(tmp_path, "layers.1.", "strata.1.")
-    with pytest.raises(RecipeError, match=r"do not have \d+ of those .*layers\.1\..*such as .*strata\.1\."):
+    with pytest.raises(RecipeError, match=r"do not have \d+ of those .*layers\.1\..*what they have is .*strata\.1\."):
         loaded(tmp_path)
 
 

@@ -5,6 +5,7 @@ Whatever is wrong with one ends in one line that says what to do.
 
 import logging
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -52,8 +53,9 @@ def weights(
     except Exception as error:
         raise _incomplete(name, error) from None
     if absent := sorted(n for n in report["missing_keys"] if n.startswith(needed) and n not in unused):
-        strange = sorted(report["unexpected_keys"])
-        others = f"; it has others, such as {strange[0]}" if strange else ""
+        other_names = [name for name in report["unexpected_keys"] if needed in name]
+        strange = get_close_matches(absent[0], other_names, 1, cutoff=0)
+        others = f"; what they have is {strange[0]}, and more" if strange else ""
         raise RecipeError(
             f"backbone {name}: its weights do not have {len(absent)} of those that a {config.model_type} model needs, "
             f"{absent[0]} for one{others}. They would be random: save the model again with save_pretrained."

@@ -15,10 +15,9 @@ from recipe.settings import Settings
 class TransformerBackbone(Backbone):
     """Convolutions and an embedding, then a stack of layers. The first `frozen_layers` of them belong to the front end.
 
-    States are counted as transformers counts `hidden_states`: state 0 is what the first layer reads, state k what
-    layer k leaves, and the last one stands behind the encoder's final norm, where there is one. Frames are the last
-    state, another one, or the learned weighted sum of all of them (Yang et al. 2021, SUPERB). Layers above the state
-    that is read are dropped.
+    State 0 is what the first layer reads, state k what layer k leaves; the last one is taken behind the encoder's final
+    norm, where there is one, and is transformers' `last_hidden_state`. Frames are the last state, another one, or the
+    learned weighted sum of all of them (Yang et al. 2021, SUPERB). Layers above the state that is read are dropped.
 
     Where layers are normalised before and not behind (Whisper, wav2vec 2.0 large), a state below the last is of any
     scale, and a few of its values a hundred times as large as the others. So it goes through a LayerNorm.
@@ -47,6 +46,8 @@ class TransformerBackbone(Backbone):
         self.state_weights = nn.Parameter(torch.zeros(self.read + 1)) if self.weighted else None
         for module in self.frozen_modules():
             module.requires_grad_(False)
+        if self.final_norm is not None and self.read < self.depth:
+            self.final_norm.requires_grad_(False)  # unused: it would wait for a gradient
 
     @property
     @abstractmethod
@@ -64,7 +65,7 @@ class TransformerBackbone(Backbone):
 
     @abstractmethod
     def embeddings(self) -> list[nn.Module]:
-        """All that is learned in `embed`."""
+        """All that is learned, or drops values, in `embed`."""
 
     @abstractmethod
     def convolve(self, waveform: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -24,6 +24,15 @@ POOLINGS: dict[str, Callable[[int, Settings], nn.Module]] = {
     "attentive, one vector": lambda dim, _: AttentivePooling(dim, hidden_dim=None),
     "self-attention": lambda dim, settings: SelfAttentionPooling(dim, settings.num_heads, settings.depth),
     "cls": lambda dim, settings: CLSSelfAttentionPooling(dim, settings.num_heads, settings.depth),
+    "cls, cosine": lambda dim, settings: CLSSelfAttentionPooling(
+        dim, settings.num_heads, settings.depth, similarity="cosine"
+    ),
+    "cls, its own output": lambda dim, settings: CLSSelfAttentionPooling(
+        dim, settings.num_heads, settings.depth, aggregate="cls"
+    ),
+    "cls, both outputs": lambda dim, settings: CLSSelfAttentionPooling(
+        dim, settings.num_heads, settings.depth, aggregate="sum"
+    ),
     "mean": lambda dim, _: MeanPooling(dim),
     "max": lambda dim, _: MaxPooling(dim),
     "statistics": lambda dim, _: StatisticsPooling(dim),
@@ -39,6 +48,8 @@ class System:
     fual_weight: float = 0.0
     margin: float = 0.8
     negative_margin: float | None = None
+    target: str = "utterance"  # of FUAL
+    detach: str | None = None  # the side of FUAL that does not learn from it
     baseline: str | None = None  # the system that it is tested against
     stage: int = 2
 
@@ -63,6 +74,8 @@ class System:
             eal_weight=self.eal_weight,
             fual_weight=self.fual_weight,
             negative_margin=self.negative_margin,
+            target=self.target,
+            detach=self.detach,
         )
 
 
@@ -121,6 +134,35 @@ def fual_system(margin: float, eal_weight: float, weight: float, settings: Setti
     if (margin, eal_weight, weight) != (settings.margin, settings.eal_weight, settings.fual_weight):
         name += f", margin {margin:g}, weights {eal_weight:g} and {weight:g}"
     return System(name, eal_weight=eal_weight, fual_weight=weight, margin=margin, baseline=CLS)
+
+
+def weighted_systems(weights: Sequence[float], settings: Settings) -> list[System]:
+    """EAL alone, FUAL alone, and both at the same weight; at the paper's they are its systems."""
+    margin, paper = settings.margin, settings.fual_weight
+
+    def fual_alone(weight: float) -> System:
+        name = "CLS + FUAL" + ("" if weight == paper else f", weight {weight:g}")
+        return System(name, fual_weight=weight, margin=margin, baseline=CLS)
+
+    return [
+        *(eal_system(margin, weight, settings) for weight in weights),
+        *(fual_alone(weight) for weight in weights),
+        *(fual_system(margin, weight, weight, settings) for weight in weights),
+    ]
+
+
+def variants(system: System, settings: Settings) -> list[System]:
+    """A system with EAL and FUAL, and each choice that the paper's text leaves open made the other way."""
+    made = {
+        "FUAL toward the frames": {"target": "frames"},
+        "FUAL for the frames alone": {"detach": "utterance"},
+        "FUAL for the utterance alone": {"detach": "frames"},
+        "cosine attention": {"pooling": "cls, cosine"},
+        "the CLS as the utterance": {"pooling": "cls, its own output"},
+        "frames and CLS as the utterance": {"pooling": "cls, both outputs"},
+        "separation": {"negative_margin": settings.negative_margin},
+    }
+    return [replace(system, name=f"{system.name}; {name}", **changes) for name, changes in made.items()]
 
 
 def chosen_systems(names: Sequence[str], settings: Settings) -> list[System]:

@@ -42,7 +42,7 @@ class Wav2Vec2Backbone(TransformerBackbone):
 
     def embeddings(self) -> list[nn.Module]:
         encoder = self.model.encoder
-        modules = [self.model.feature_projection, encoder.pos_conv_embed]
+        modules = [self.model.feature_projection, encoder.pos_conv_embed, encoder.dropout]
         return modules if self.stable else [*modules, encoder.layer_norm]
 
     @property

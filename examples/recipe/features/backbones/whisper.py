@@ -71,10 +71,12 @@ class WhisperBackbone(TransformerBackbone):
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(samples,) to (bins, steps of 10 ms): what the extractor gives for it in 30 s, without the padding."""
-        extractor = self.extractor
-        silence = pad(waveform.cpu(), (0, extractor.n_fft))  # as the padding would, ends the last windows
-        found = extractor(silence.numpy(), padding=False, truncation=False, sampling_rate=SAMPLE_RATE)
-        steps = -(-len(waveform) // extractor.hop_length)
+        extractor, samples = self.extractor, len(waveform)
+        # as much silence as the last windows see; behind 30 s, which is not padded, they see a reflection
+        length = min(samples + extractor.n_fft, max(samples, extractor.n_samples))
+        padded = pad(waveform.cpu(), (0, length - samples))
+        found = extractor(padded.numpy(), padding=False, truncation=False, sampling_rate=SAMPLE_RATE)
+        steps = -(-samples // extractor.hop_length)
         return torch.as_tensor(found["input_features"][0], device=waveform.device)[:, :steps]
 
     def convolve(self, waveform: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ class WhisperBackbone(TransformerBackbone):
     def embed(self, steps: Tensor, mask: Tensor) -> Tensor:
         _, place = windows(mask, self.longest)
         hidden = steps + self.model.embed_positions(place)
-        return dropout(hidden, self.model.dropout, self.training)
+        return dropout(hidden, self.model.dropout, self.training and not self.frozen)
 
     def through(self, layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
         seen = mask[:, None, None, :]

@@ -1,0 +1,129 @@
+"""How strong EAL and FUAL should be, and the choices that the paper leaves open; chosen on validation speakers."""
+
+import numpy as np
+
+from recipe.experiment import Experiment
+from recipe.files import write_text
+from recipe.reporting.over_time import intervals, measured, tally
+from recipe.reporting.report import caveats, data, markdown, percent, settings_text, spread
+from recipe.reporting.results import RunResults
+from recipe.training.systems import CLS, PROPOSED, STAGE_1, System, variants, weighted_systems
+
+COST = 0.01  # UA on validation that right frames may cost
+
+
+def train_loss_weights(experiment: Experiment) -> None:
+    options, settings = experiment.options, experiment.options.settings
+    weighted = weighted_systems(options.weights, settings)
+    systems = [STAGE_1, System(CLS), *weighted]
+    found = experiment.train(systems, lambda results: write_report(results, weighted, []), name="loss_weights")
+    if options.variants:
+        best = chosen(found, [system for system in weighted if system.eal_weight and system.fual_weight])
+        others = variants(best, settings)
+        experiment.train(
+            [*systems, *others], lambda results: write_report(results, weighted, others), name="loss_weights"
+        )
+
+
+def chosen(results: RunResults, systems: list[System]) -> System:
+    """The lowest EDER on validation, of those that cost next to no UA there; test has no say."""
+    baseline = validation_ua(results, System(CLS))
+    affordable = [system for system in systems if validation_ua(results, system) >= baseline - COST] or systems
+    return min(affordable, key=lambda system: eder(results, system, "validation"))
+
+
+def validation_ua(results: RunResults, system: System) -> float:
+    """Of the epochs that were kept; a system without a training is the last to be chosen."""
+    found = [max(record["validation_ua"] for record in result.epochs) for result in results.of(system)]
+    return float(np.mean(found)) if found else -1.0
+
+
+def eder(results: RunResults, system: System, side: str) -> float:
+    counts = tally(results.of(system), side)
+    return measured(counts, results.corpus.classes)["eder"] if counts else float("inf")
+
+
+def write_report(results: RunResults, weighted: list[System], others: list[System]) -> str:
+    """Write `loss_weights.md`; its conclusion, for the terminal."""
+    finished = [system for system in weighted if results.of(system)]
+    sections = [f"# How strong EAL and FUAL should be, on {results.corpus.name}", *caveats(results)]
+    conclusion = ""
+    if not finished:
+        sections.append("Nothing is finished yet.")
+    elif not any(tally(results.of(system)) for system in finished):
+        sections.append("This corpus has no neutral class to splice emotional utterances with: see `ablation.md`.")
+    else:
+        best = chosen(results, finished)
+        conclusion = comparison(results, best)
+        sections += [
+            conclusion,
+            table(results, [System(CLS), *weighted, *others], best),
+            "Every system starts from the same stage 1 of its fold and seed as those of the main experiment in this "
+            "folder. Chosen (**bold**) is the lowest EDER on *validation* speakers, among the systems with both losses "
+            f"or one that lose at most {percent(COST)} UA there; test had no say. EDER, the emotion diarization error "
+            "rate, is the share of time that is wrong in splices of a neutral and an emotional utterance, *frames "
+            "right* the share of frames with their utterance's class.",
+        ]
+    sections += ["## Data", data(results), "## Settings", settings_text(results)]
+    write_text(results.output / "loss_weights.md", "\n\n".join(sections) + "\n")
+    return "\n".join(["", conclusion, f"report: {results.output / 'loss_weights.md'}"])
+
+
+def comparison(results: RunResults, best: System) -> str:
+    """The chosen system beside CLS pooling and the paper's weights, on test."""
+    classes = results.corpus.classes
+    lines = []
+    for other in (CLS, PROPOSED):
+        baseline = next((system for system in results.systems if system.name == other), None)
+        ours, theirs = tally(results.of(best)), baseline and tally(results.of(baseline))
+        if baseline is None or baseline == best or not ours or not theirs or ours.speakers != theirs.speakers:
+            continue
+        gaps = intervals(ours, classes, theirs)
+        parts = [
+            f"{title} {100 * (measured(ours, classes)[name] - measured(theirs, classes)[name]):+.1f}"
+            + (f" [{100 * gaps[name].low:+.1f}, {100 * gaps[name].high:+.1f}]" if name in gaps else "")
+            for name, title in (("frames_right", "frames right"), ("eder", "EDER"), ("frame_ua", "frame UA"))
+        ]
+        ua = [np.mean([result.scores.ua for result in results.of(system)]) for system in (best, baseline)]
+        lines.append(f"- minus {other}: UA {100 * (ua[0] - ua[1]):+.1f}, {', '.join(parts)} points")
+    return "\n".join(
+        [f"Chosen on validation: **{best.name}**. On test, with 95 % intervals over speakers:", "", *lines]
+    )
+
+
+def table(results: RunResults, systems: list[System], best: System) -> str:
+    header = [
+        "system",
+        "UA, validation",
+        "EDER, validation",
+        "UA, test",
+        "EDER, test",
+        "frames right",
+        "switches a second",
+        "cosine to the CLS",
+        "frame variance",
+        "frames that agree",
+    ]
+    rows = []
+    for system in systems:
+        found = results.of(system)
+        counts = tally(found)
+        if not found or not counts:
+            continue
+        values, watch = measured(counts, results.corpus.classes), [result.diagnostics for result in found]
+        name = f"**{system.name}**" if system == best else system.name
+        rows.append(
+            [
+                name,
+                percent(validation_ua(results, system)),
+                percent(eder(results, system, "validation")),
+                spread([result.scores.ua for result in found]),
+                percent(values["eder"]),
+                percent(values["frames_right"]),
+                f"{values['switches']:.2f}",
+                f"{np.mean([w['anchor_cosine'] for w in watch]):.3f}",
+                f"{np.mean([w['frame_variance'] for w in watch]):.3f}",
+                percent(float(np.mean([w["frame_agreement"] for w in watch]))),
+            ]
+        )
+    return markdown(header, rows)
