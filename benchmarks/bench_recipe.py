@@ -63,7 +63,7 @@ from utterances import (
 )
 
 CPU = torch.device("cpu")
-NAMES = {"base": "facebook/wav2vec2-base", "tiny": "tiny"}  # whose settings count
+KINDS = {"base": Wav2Vec2Backbone, "tiny": backbone_kind("tiny")}
 
 
 class Row(NamedTuple):
@@ -118,7 +118,7 @@ def main() -> None:
     seconds, source = corpus_seconds(arguments.iemocap or iemocap_release())
     sample = take_sample(seconds, arguments.utterances, settings.batch_size)
     frames = [frame_count(round(SAMPLE_RATE * length)) for length in seconds]
-    kind = backbone_kind(NAMES[arguments.backbone])
+    kind = KINDS[arguments.backbone]
     bf16 = arguments.backbone == "tiny" or resolved_precision("auto", kind) == "bf16"
     rows = [row for row in all_rows(bf16, arguments.compile) if row.key in (arguments.rows or row.key)]
     results: dict[str, Any] = {
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def settings_of(backbone: str) -> Settings:
-    return backbone_kind(NAMES[backbone]).settings
+    return KINDS[backbone].settings
 
 
 def about() -> dict[str, Any]:
@@ -412,7 +412,7 @@ def memory_step(folder: Path, backbone: str, alone: bool) -> dict[str, Any]:
     """A step of the recipe as it comes, of the corpus's longest utterance alone or with those of its step."""
     keep_pages()
     settings = settings_of(backbone)
-    precision = resolved_precision("auto", backbone_kind(NAMES[backbone]))
+    precision = resolved_precision("auto", KINDS[backbone])
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     model = Wav2Vec2Backbone(wav2vec2(backbone), normalise=True)
     corpus = noise_corpus(folder / "longest")
@@ -472,7 +472,7 @@ def tell(path: str, name: str) -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--backbone", choices=tuple(NAMES), default="base", help="tiny: for tests")
+    parser.add_argument("--backbone", choices=tuple(KINDS), default="base", help="tiny: for tests")
     parser.add_argument("--utterances", type=int, default=24, help="in an epoch; a multiple of the batch size")
     parser.add_argument("--batch-size", type=int, default=8, help="utterances of a step, on both sides")
     parser.add_argument("--rounds", type=int, default=2, help="of the ladder")

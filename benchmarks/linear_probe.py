@@ -1,14 +1,15 @@
-"""How much emotion a linear probe finds in each layer of the pretrained d-vector encoder:
+"""How much emotion a linear probe finds in each layer of a pretrained encoder:
 
-python benchmarks/linear_probe.py --corpus ravdess --data PATH/TO/Audio_Speech_Actors_01-24
-python benchmarks/linear_probe.py --corpus emodb --classes four --data PATH/TO/EmoDB
+python benchmarks/linear_probe.py --corpus ravdess --data PATH/TO/Audio_Speech_Actors_01-24 --backbone dvector
+python benchmarks/linear_probe.py --corpus emodb --classes four --data PATH/TO/EmoDB --backbone openai/whisper-base
 
-Mean and standard deviation over time of a layer's states, standardised, then logistic regression; trained on all
-speakers but those tested. It says what fine-tuning has to beat, and why the recipe leaves the third layer out.
+Statistics over time of a layer's states, standardised, then logistic regression; trained on all speakers but those
+tested. It says what fine-tuning has to beat, and which layer to begin with.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,17 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 from recipe.data.audio import read_waveform, usable_audio
 from recipe.data.corpora import read_corpus
 from recipe.data.speaker_groups import speaker_groups
+from recipe.features.backbones import load_backbone
 from recipe.features.backbones.dvector import DVectorBackbone, pretrained_layer
+from recipe.features.transformer import TransformerBackbone
+from recipe.settings import Settings
 from recipe.training.scores import score
 
 
@@ -32,31 +37,59 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, choices=("crema-d", "ravdess", "emodb"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--classes", choices=("own", "four"), default="own")
+    parser.add_argument("--backbone", default="dvector", help="dvector, or a Transformer's name or path")
     arguments = parser.parse_args()
 
     corpus = read_corpus(arguments.corpus, arguments.data, arguments.classes)
-    backbone = DVectorBackbone()
-    layers = [pretrained_layer(number) for number in range(3)]
+    layers = layers_of(arguments.backbone)
 
     def statistics(path: Path) -> list[np.ndarray]:
-        """Of each layer."""
-        states, found = backbone.mel_spectrum(read_waveform(path)), []
-        for layer in layers:
-            states, _ = layer(states)
-            found.append(torch.cat([states.mean(dim=0), states.std(dim=0)]).numpy())
-        return found
+        """Of each layer, its mean and its deviation."""
+        found = layers(read_waveform(path))
+        return [torch.stack([states.mean(dim=0), states.std(dim=0)]).numpy() for states in found]
 
     usable, skipped = usable_audio(corpus, statistics)
     corpus = corpus.with_only(usable, skipped)
     labels = np.array([corpus.classes.index(u.label) for u in corpus.utterances])
     speakers = np.array([u.speaker for u in corpus.utterances])
-    for number, found in enumerate(zip(*usable.values(), strict=True), start=1):
-        vectors, predictions = np.array(found), np.empty_like(labels)
-        for group in speaker_groups(corpus):
-            test = np.isin(speakers, group)
-            probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, max_iter=1000))
-            predictions[test] = probe.fit(vectors[~test], labels[~test]).predict(vectors[test])
-        print(f"layer {number}: pooled UA {score(labels, predictions, len(corpus.classes)).ua:.3f}")
+    print("pooled UA          mean   mean and deviation")
+    for number, found in enumerate(zip(*usable.values(), strict=True), start=arguments.backbone == "dvector"):
+        both = np.array(found)  # (utterances, statistics, dim)
+        scores = []
+        for vectors, strength in ((both[:, 0], 0.01), (both.reshape(len(both), -1), 0.02)):
+            predictions = np.empty_like(labels)
+            for group in speaker_groups(corpus):
+                test = np.isin(speakers, group)
+                probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+                predictions[test] = probe.fit(vectors[~test], labels[~test]).predict(vectors[test])
+            scores.append(score(labels, predictions, len(corpus.classes)).ua)
+        print(f"layer {number}:          {scores[0]:.3f}  {scores[1]:.3f}", flush=True)
+
+
+def layers_of(name: str) -> Callable[[Tensor], list[Tensor]]:
+    """From a waveform to each layer's states, (time, dim); of a Transformer state 0 comes first."""
+    if name == "dvector":
+        recurrent = [pretrained_layer(number) for number in range(3)]
+        dvector = DVectorBackbone()
+
+        def of_dvector(waveform: Tensor) -> list[Tensor]:
+            states, found = dvector.mel_spectrum(waveform), []
+            for layer in recurrent:
+                states, _ = layer(states)
+                found.append(states)
+            return found
+
+        return of_dvector
+    transformer = load_backbone(name, Settings()).eval()
+    if not isinstance(transformer, TransformerBackbone):
+        raise SystemExit(f"--backbone {name}: has no layers to choose from.")
+
+    def of_transformer(waveform: Tensor) -> list[Tensor]:
+        steps = transformer.features(waveform)[None]
+        mask = torch.ones(steps.shape[:2], dtype=torch.bool)
+        return [state[0] for state in transformer.states(transformer.embed(steps, mask), mask, 0, transformer.depth)]
+
+    return of_transformer
 
 
 if __name__ == "__main__":

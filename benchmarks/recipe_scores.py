@@ -79,7 +79,7 @@ def child(arguments: argparse.Namespace, variant: Variant) -> None:
     """The variant's trainings: seed, fold and UA of each."""
     folder = Path(arguments.child[1])
     recipe.features.batches._WINDOW = variant.window
-    settings = backbone_kind(arguments.backbone).settings
+    settings = backbone_kind(arguments.backbone).settings_for(arguments.backbone)
     if arguments.epochs:
         settings = replace(settings, stage1=replace(settings.stage1, epochs=arguments.epochs))
     options = Options(

@@ -34,3 +34,13 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"needs real corpora, and {root} is no folder; set FRAMEALIGN_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def models_root() -> Path:
+    """Folder of real encoders: `FRAMEALIGN_MODELS`, else `../shared/models` beside the repository."""
+    default = Path(__file__).parents[2] / "shared" / "models"
+    root = Path(os.environ.get("FRAMEALIGN_MODELS", default))
+    if not root.is_dir():
+        pytest.skip(f"needs real encoders, and {root} is no folder; set FRAMEALIGN_MODELS")
+    return root

@@ -43,7 +43,6 @@ def all_rows() -> list[Row]:
         recipe(1, small, profiled=True),
         recipe(1, small, ahead=False),
         recipe(1, large),
-        varied._replace(key="stage-1-read-mask", name=f"{varied.name}, transformers reads the mask", read_mask=True),
         varied._replace(key="stage-1-no-cudnn", name=f"{varied.name}, no attention of cuDNN", cudnn=False),
         recipe(2, middle, profiled=True),
         recipe(2, middle, ahead=False, profiled=True),

@@ -43,7 +43,6 @@ class Row(NamedTuple):
     frame_budget: int = 0  # of the recipe
     ahead: bool = True
     bf16: bool = True
-    read_mask: bool = False  # by transformers, in every pass
     cudnn: bool = True  # attention of cuDNN, where PyTorch prefers it
     profiled: bool = False
 
@@ -123,10 +122,8 @@ def recipe_run(group: str, backbone: Wav2Vec2Backbone, corpus: Corpus, settings:
     model = EmotionModel(own, pooling, len(FOUR_CLASSES)).to(options.device)
     optimizer = AdamW(parameter_groups(model, stage), weight_decay=settings.weight_decay, fused=True)
     trainee, prepared_optimizer = accelerator.prepare(Trainee(model, system.objective()), optimizer)
-    unread = own.model.config._attn_implementation
 
     def run(row: Row, indices: list[int], number: int) -> Epoch:
-        own.model.set_attn_implementation("sdpa" if row.read_mask else unread)
         train = corpus.training(indices, row.ahead)
         budget = max(row.frame_budget, max(train.lengths))
         chosen = replace(settings, frame_budget=budget)

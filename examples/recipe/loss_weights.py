@@ -4,9 +4,11 @@ import numpy as np
 
 from recipe.experiment import Experiment
 from recipe.files import write_text
+from recipe.reporting.figures.style import save
 from recipe.reporting.over_time import intervals, measured, tally
-from recipe.reporting.report import caveats, data, markdown, percent, settings_text, spread
+from recipe.reporting.report import bracket, caveats, data, markdown, percent, settings_text, spread
 from recipe.reporting.results import RunResults
+from recipe.reporting.showcase import splice_figure
 from recipe.training.systems import CLS, PROPOSED, STAGE_1, System, variants, weighted_systems
 
 COST = 0.01  # UA on validation that right frames may cost
@@ -57,16 +59,24 @@ def write_report(results: RunResults, weighted: list[System], others: list[Syste
         conclusion = comparison(results, best)
         sections += [
             conclusion,
+            *(["![A splice of two utterances](loss_weights_timeline.png)"] if drawn(results, best) else []),
             table(results, [System(CLS), *weighted, *others], best),
             "Every system starts from the same stage 1 of its fold and seed as those of the main experiment in this "
             "folder. Chosen (**bold**) is the lowest EDER on *validation* speakers, among the systems with both losses "
             f"or one that lose at most {percent(COST)} UA there; test had no say. EDER, the emotion diarization error "
             "rate, is the share of time that is wrong in splices of a neutral and an emotional utterance, *frames "
-            "right* the share of frames with their utterance's class.",
+            "right* the share of frames with their utterance's class; in brackets, 95 % intervals over speakers.",
         ]
     sections += ["## Data", data(results), "## Settings", settings_text(results)]
     write_text(results.output / "loss_weights.md", "\n\n".join(sections) + "\n")
     return "\n".join(["", conclusion, f"report: {results.output / 'loss_weights.md'}"])
+
+
+def drawn(results: RunResults, best: System) -> bool:
+    figure = splice_figure(results, best.name)
+    if figure is not None:
+        save(figure, results.output / "loss_weights_timeline.png")
+    return figure is not None
 
 
 def comparison(results: RunResults, best: System) -> str:
@@ -110,7 +120,8 @@ def table(results: RunResults, systems: list[System], best: System) -> str:
         counts = tally(found)
         if not found or not counts:
             continue
-        values, watch = measured(counts, results.corpus.classes), [result.diagnostics for result in found]
+        classes, watch = results.corpus.classes, [result.diagnostics for result in found]
+        values, bounds = measured(counts, classes), intervals(counts, classes)
         name = f"**{system.name}**" if system == best else system.name
         rows.append(
             [
@@ -118,8 +129,8 @@ def table(results: RunResults, systems: list[System], best: System) -> str:
                 percent(validation_ua(results, system)),
                 percent(eder(results, system, "validation")),
                 spread([result.scores.ua for result in found]),
-                percent(values["eder"]),
-                percent(values["frames_right"]),
+                percent(values["eder"]) + bracket(bounds.get("eder")),
+                percent(values["frames_right"]) + bracket(bounds.get("frames_right")),
                 f"{values['switches']:.2f}",
                 f"{np.mean([w['anchor_cosine'] for w in watch]):.3f}",
                 f"{np.mean([w['frame_variance'] for w in watch]):.3f}",

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from recipe.data.corpus import Utterance
-from recipe.features.backbones.tiny import TinyBackbone
+from recipe.features.backbones import load_backbone
 from recipe.features.batches import UtteranceFeatures
 from recipe.training.epoch import TERMS, gradients
 from recipe.training.model import EmotionModel, Trainee
@@ -33,9 +33,9 @@ def main() -> None:
     features = {str(i): torch.randn(length, 32, generator=generator) for i, length in enumerate(lengths)}
     data = UtteranceFeatures(utterances, features, CLASSES)
     torch.manual_seed(1)
-    settings = TinyBackbone.settings
+    backbone = load_backbone("tiny").eval()
+    settings = backbone.settings
     system = next(s for s in paper_systems(settings) if s.slug == system_name)
-    backbone = TinyBackbone().eval()
     model = EmotionModel(backbone, system.build_pooling(backbone.dim, settings), len(CLASSES))
     trainee = accelerator.prepare(Trainee(model, system.objective()))
     step = [int(index) for index in indices]

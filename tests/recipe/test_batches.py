@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from recipe.data.corpus import Utterance
 from recipe.errors import RecipeError
-from recipe.features.backbones import backbone_kind
+from recipe.features.backbones.dvector import DVectorBackbone
+from recipe.features.backbones.wav2vec2 import Wav2Vec2Backbone
+from recipe.features.backbones.whisper import WhisperBackbone
 from recipe.features.batches import Batch, UtteranceFeatures, check_budget, training_steps, within_budget
 from recipe.settings import Settings
 
@@ -173,13 +175,11 @@ def test_a_prediction_on_iemocap_is_hardly_padded():
     assert padded(within_budget(range(len(lengths)), lengths, BUDGET), lengths) < 1.02 * sum(lengths)
 
 
-@pytest.mark.parametrize("backbone", ["facebook/wav2vec2-base", "dvector"])
-def test_the_longest_turn_fits_the_default_budget(backbone):
-    rate = 100 if backbone == "dvector" else 50  # steps of the front end a second
+@pytest.mark.parametrize("kind", [Wav2Vec2Backbone, WhisperBackbone, DVectorBackbone])
+def test_the_longest_turn_fits_the_default_budget(kind):
+    rate = 100 if kind is DVectorBackbone else 50  # steps of the front end a second
     longest = Utterance("longest", Path("longest.wav"), "happy", "1001")
-    check_budget(
-        [longest], {"longest": torch.zeros(math.ceil(34.14 * rate), 1)}, backbone_kind(backbone).settings.frame_budget
-    )
+    check_budget([longest], {"longest": torch.zeros(math.ceil(34.14 * rate), 1)}, kind.settings.frame_budget)
 
 
 def test_an_utterance_beyond_the_budget_is_named():

@@ -292,7 +292,8 @@ def recorded(done, name, function):
 def test_learned_state_is_all_but_the_frozen_front_end(model):
     learned = model.learned_state()
     left_out = model.state_dict().keys() - learned.keys()
-    front_end = {f"backbone.model.feature_extractor.{name}" for name in model.backbone.front_end()}
+    convolutions = model.backbone.model.feature_extractor
+    front_end = {f"backbone.model.feature_extractor.{name}" for name in convolutions.state_dict()}
     assert left_out == {*front_end, "backbone.model.masked_spec_embed"}
     assert {name for name, p in model.named_parameters() if p.requires_grad} <= learned.keys()
 

@@ -237,6 +237,23 @@ def test_class_probabilities_of_every_frame_fill_the_panel(dice, frames):
     assert attention.lines[0].get_ydata()[0] == 1 / frames
 
 
+def test_where_the_truth_is_known_it_stands_above_and_its_changes_go_through_every_panel(dice, tmp_path):
+    waveform = 0.1 * dice.standard_normal(32_000)
+    timelines = {"before the losses": wavy(100, 8, dice), "after the losses": wavy(100, 8, dice)}
+    figure = timeline_figure(waveform, timelines, EIGHT, TITLE, [("neutral", 0.7), ("surprised", 2.0)])
+    strip, *panels = figure.axes
+    assert len(panels) == 5
+    assert texts(strip) == ["neutral", "surprised"]
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in strip.patches]
+    assert spans == [(0, 0.7), (0.7, pytest.approx(2.0))]
+    colours = [to_hex(patch.get_facecolor()) for patch in strip.patches]
+    assert colours == [to_hex(figure.legends[0].get_patches()[EIGHT.index(n)].get_facecolor()) for n in texts(strip)]
+    assert all(any(list(line.get_xdata()) == [0.7, 0.7] for line in panel.lines) for panel in panels)
+    assert_all_fits(figure)
+    save(timeline_figure(waveform, timelines, EIGHT, TITLE, [("neutral", 0.7), ("surprised", 2.0)]), tmp_path / "t.png")
+    assert_is_png(tmp_path / "t.png")
+
+
 # Curves
 
 

@@ -83,13 +83,22 @@ def test_every_output_of_the_two_stages(iemocap, tmp_path, run):
     assert comparison["difference"] == pytest.approx(np.mean(by_name[SYSTEMS[2]]) - np.mean(by_name[SYSTEMS[1]]))
     assert comparison["trainings"] == 10
 
+    for side in ("validation", "test"):
+        assert list(results["over_time"][side]) == SYSTEMS
+        for measures in results["over_time"][side].values():
+            parts = [measures[name] for name in ("missed", "false_alarm", "confused")]
+            assert measures["eder"] == pytest.approx(sum(parts))
+            assert 0 <= measures["frames_right"] <= 1
+
     versions = json.loads((output / "run.json").read_text())["versions"]
     assert {"framealign", "torch", "transformers"} <= set(versions)
     report = (output / "report.md").read_text()
     assert "1 file was skipped" in report
+    assert "## Emotion over time" in report
+    assert "5 in all, drawn with replacement; the models are taken as they are (10 trainings of each" in report
     assert "is truncated" in report
     assert "10.3390/fi17110509" in report  # the published numbers, with their sources
-    for figure in ("scores", "confusion_matrix", "training_curves", "tsne", "timeline"):
+    for figure in ("scores", "confusion_matrix", "training_curves", "tsne", "timeline", "timeline_splice"):
         assert (output / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert f"]({figure}.png)" in report
     assert list(output.glob("trainings/*/stage-1/events.*"))  # TensorBoard's

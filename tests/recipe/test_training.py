@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch.optim import AdamW
 
 from recipe.data.corpus import Fold, Utterance
-from recipe.features.backbones.tiny import TinyBackbone
+from recipe.features.backbones import load_backbone
 from recipe.features.batches import Batch, UtteranceFeatures
 from recipe.settings import Settings, Stage
 from recipe.training import epoch as one_epoch
@@ -39,7 +39,7 @@ def data():
 
 def model(system=STAGE_1):
     torch.manual_seed(0)
-    backbone = TinyBackbone()
+    backbone = load_backbone("tiny")
     return EmotionModel(backbone, system.build_pooling(backbone.dim, SETTINGS), len(CLASSES))
 
 

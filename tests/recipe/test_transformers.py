@@ -5,6 +5,7 @@ import torch
 from families import FAMILIES, LAYERS, change_json, rename_weights, save, save_model
 from transformers import WhisperForAudioClassification
 
+from recipe.data.audio import read_waveform
 from recipe.errors import RecipeError
 from recipe.features.backbone import pad
 from recipe.features.backbones import load_backbone
@@ -274,3 +275,39 @@ def test_the_mask_is_not_read(tmp_path):
             torch.empty(2, 50, 32, device="meta"), torch.empty(2, 50, dtype=torch.bool, device="meta")
         )
         assert frames.shape == (2, 50, 32)
+
+
+# ---- real weights on real speech
+
+
+@pytest.fixture(scope="module", params=["whisper-base-encoder", "whisper-tiny.en-encoder"])
+def real_whisper(request, models_root):
+    return str(models_root / request.param)
+
+
+@pytest.fixture(scope="module")
+def speech(data_root):
+    paths = sorted((data_root / "emodb" / "wav").glob("*.wav"))[::45]
+    return [read_waveform(path) for path in paths]
+
+
+@torch.no_grad()
+def test_real_whisper_gives_transformers_frames_for_30_seconds(real_whisper, speech):
+    backbone = load_backbone(real_whisper, Settings()).eval()
+    silence = torch.zeros(30 * 16_000 - len(speech[0]))
+    inputs = backbone.extractor(speech[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_features
+    expected = WhisperForAudioClassification.from_pretrained(real_whisper, dtype=torch.float32).encoder(inputs)
+    frames, _ = backbone([torch.cat([speech[0], silence])])
+    torch.testing.assert_close(frames, expected.last_hidden_state, rtol=1e-4, atol=1e-4)
+    log_mel = backbone.log_mel(speech[0])
+    torch.testing.assert_close(log_mel, inputs[0, :, : log_mel.shape[1]], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_real_whisper_says_the_same_of_speech_alone_and_in_a_batch(real_whisper, speech):
+    backbone = load_backbone(real_whisper).eval()  # with the settings that suit it
+    assert backbone.frozen == backbone.depth // 2 == backbone.read - 1
+    frames, mask = backbone(speech)
+    for waveform, padded, real in zip(speech, frames, mask, strict=True):
+        alone, _ = backbone([waveform])
+        torch.testing.assert_close(padded[real], alone[0], rtol=1e-5, atol=1e-5)

@@ -72,19 +72,27 @@ def figures(results: RunResults) -> Iterator[tuple[str, str, Figure]]:
         f"{test[row].id}: {test[row].label} ({name}, {where})",
     )
     yield "timeline.png", "Waveform, attention and frame-by-frame class probabilities of one utterance", timeline
-    spliced = within(results.splices, test)
-    if not spliced:
-        return
-    row = median_splice(spliced, list(pair.systems.values())[-1], classes)
+    if splice := splice_figure(results, PROPOSED):
+        yield "timeline_splice.png", "A splice of two utterances: the truth, and what each frame says", splice
+
+
+def splice_figure(results: RunResults, after: str) -> Figure | None:
+    """CLS pooling and the system `after` on one test splice, where both have finished and there is one."""
+    pair = before_and_after(results, after)
+    spliced = within(results.splices, pair.block.fold.test) if pair else []
+    if pair is None or not spliced:
+        return None
+    classes, name = results.corpus.classes, results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
+    row = median_splice(spliced, pair.systems[after], classes)
     splice = spliced[row]
-    timeline = timeline_figure(
+    return timeline_figure(
         splice.waveform().numpy(),
         {system: frame_outputs(result.output_of_splices, row) for system, result in pair.systems.items()},
         classes,
-        f"{splice.first.id} and {splice.second.id} in one ({name}, {where})",
+        f"{splice.first.id} and {splice.second.id} in one\n({name}, fold {pair.block.fold.number}, "
+        f"seed {pair.block.seed})",
         [(splice.first.label, splice.change), (splice.second.label, splice.seconds)],
     )
-    yield "timeline_splice.png", "A splice of two utterances: the truth, and what each frame says", timeline
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,12 @@ class Pair:
     systems: dict[str, Result]
 
 
-def before_and_after(results: RunResults) -> Pair | None:
+def before_and_after(results: RunResults, after: str = PROPOSED) -> Pair | None:
     """Of the first block that has finished both."""
     for block in results.plan:
         found = {t.system.name: results.finished[t] for t in block.trainings if t in results.finished}
-        if CLS in found and PROPOSED in found:
-            return Pair(block, {CLS: found[CLS], PROPOSED: found[PROPOSED]})
+        if CLS in found and after in found:
+            return Pair(block, {CLS: found[CLS], after: found[after]})
     return None
 
 
