@@ -127,9 +127,7 @@ def recipe(
     backbone = WhisperBackbone.load(name, settings).to(accelerator.device)
     features = {u.id: backbone.features(read_waveform(u.path).to(accelerator.device)).half().cpu() for u in utterances}
     train = UtteranceFeatures(utterances, features, classes)
-    model = EmotionModel(
-        backbone, system.build_pooling(backbone.dim, settings), len(classes), settings.feature_dropout
-    ).to(accelerator.device)
+    model = EmotionModel(backbone, system.build_pooling(backbone.dim, settings), len(classes)).to(accelerator.device)
     trainee = Trainee(model, system.objective())
     stage = system.stage_settings(settings)
     optimizer = AdamW(parameter_groups(model, stage), weight_decay=settings.weight_decay, fused=True)

@@ -9,18 +9,20 @@ from recipe.reporting.over_time import intervals, measured, tally
 from recipe.reporting.report import bracket, caveats, data, markdown, percent, settings_text, spread
 from recipe.reporting.results import RunResults
 from recipe.reporting.showcase import splice_figure
-from recipe.training.systems import CLS, PROPOSED, STAGE_1, System, variants, weighted_systems
+from recipe.training.systems import ATTENTIVE, CLS, PROPOSED, STAGE_1, System, variants, weighted_systems
 
+BASELINES = [System(CLS), ATTENTIVE]
 COST = 0.01  # UA on validation that right frames may cost
 
 
 def train_loss_weights(experiment: Experiment) -> None:
     options, settings = experiment.options, experiment.options.settings
     weighted = weighted_systems(options.weights, settings)
-    systems = [STAGE_1, System(CLS), *weighted]
+    systems = [STAGE_1, *BASELINES, *weighted]
     found = experiment.train(systems, lambda results: write_report(results, weighted, []), name="loss_weights")
     if options.variants:
-        best = chosen(found, [system for system in weighted if system.eal_weight and system.fual_weight])
+        both = [system for system in weighted if system.pooling == "cls" and system.eal_weight and system.fual_weight]
+        best = chosen(found, both)
         others = variants(best, settings)
         experiment.train(
             [*systems, *others], lambda results: write_report(results, weighted, others), name="loss_weights"
@@ -60,7 +62,7 @@ def write_report(results: RunResults, weighted: list[System], others: list[Syste
         sections += [
             conclusion,
             *(["![A splice of two utterances](loss_weights_timeline.png)"] if drawn(results, best) else []),
-            table(results, [System(CLS), *weighted, *others], best),
+            table(results, [*BASELINES, *weighted, *others], best),
             "Every system starts from the same stage 1 of its fold and seed as those of the main experiment in this "
             "folder. Chosen (**bold**) is the lowest EDER on *validation* speakers, among the systems with both losses "
             f"or one that lose at most {percent(COST)} UA there; test had no say. EDER, the emotion diarization error "

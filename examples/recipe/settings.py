@@ -33,7 +33,6 @@ class Settings:
     frame_budget: int = 3200
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    feature_dropout: float = 0.0  # share of the front end's features that are left out at random while training
     warmup: float = 0.1  # share of the steps in which the learning rates rise; then they fall linearly to 0
     margin: float = 0.8  # paper
     eal_weight: float = 0.05  # paper
@@ -57,8 +56,6 @@ def check(settings: Settings) -> Settings:
                 raise RecipeError(f"--{name} {value}: a margin between cosines lies between -1 and 1.")
         elif value < least:
             raise RecipeError(f"--{name} {value}: must be at least {least}.")
-    if settings.feature_dropout >= 1:
-        raise RecipeError(f"--feature_dropout {settings.feature_dropout}: is a share of the features, below 1.")
     if settings.warmup > 1:
         raise RecipeError(f"--warmup {settings.warmup}: is a share of the steps, at most 1.")
     return settings

@@ -20,35 +20,40 @@ def test_weights_and_variants_are_trained_beside_the_main_experiment(iemocap, tm
     output = tmp_path / "runs" / "iemocap-tiny"
     found = json.loads((output / "loss_weights.json").read_text())
     names = [training["system"] for training in found["trainings"]]
-    assert names[:8] == [
+    assert names[:11] == [
         "stage 1",
         "CLS pooling",
+        "attentive pooling",
         "CLS + EAL",
         "CLS + EAL, margin 0.8, weight 2",
         "CLS + FUAL",
         "CLS + FUAL, weight 2",
         "CLS + EAL + FUAL",
         "CLS + EAL + FUAL, margin 0.8, weights 2 and 2",
+        "attentive pooling + EAL + FUAL, weights 0.05",
+        "attentive pooling + EAL + FUAL, weights 2",
     ]
-    assert len(names) == 8 + 7
+    assert len(names) == 11 + 7
     assert set(found["over_time"]["validation"]) == set(found["over_time"]["test"]) == set(names)
     report = (output / "loss_weights.md").read_text()
     assert "Chosen on validation: **CLS + " in report
     assert "minus CLS pooling: UA" in printed
     assert "; cosine attention | " in report
-    assert "15 of 15" in run(loss_weights.main, "--config", output / "loss_weights-config.yaml")
+    assert "18 of 18" in run(loss_weights.main, "--config", output / "loss_weights-config.yaml")
 
 
 def test_the_papers_weight_is_the_papers_systems():
     settings = Settings()
     paper = {system.name: system for system in paper_systems(settings)}
-    for system in weighted_systems([settings.eal_weight], settings):
+    *of_cls, attentive = weighted_systems([settings.eal_weight], settings)
+    for system in of_cls:
         assert system == paper[system.name]
+    assert attentive.baseline in paper
     systems = weighted_systems([0.05, 0.5, 2, 5], settings)
-    everything = [*systems, *variants(systems[-1], settings)]
-    assert len({system.slug for system in everything}) == 12 + 7
-    for system in everything[12:]:
-        changed = {name for name, value in vars(system).items() if value != vars(systems[-1])[name]}
+    assert len({system.slug for system in systems}) == 16
+    proposed = systems[8]
+    for system in variants(proposed, settings):
+        changed = {name for name, value in vars(system).items() if value != vars(proposed)[name]}
         assert len(changed) == 2  # its name, and one choice
 
 

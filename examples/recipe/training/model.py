@@ -3,22 +3,19 @@
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from framealign import AlignmentObjective, Objective, Pooled
 from recipe.features.backbone import Backbone
 
 
 class EmotionModel(nn.Module):
-    def __init__(self, backbone: Backbone, pooling: nn.Module, num_classes: int, feature_dropout: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, pooling: nn.Module, num_classes: int) -> None:
         super().__init__()
-        self.feature_dropout = feature_dropout
         self.backbone, self.pooling = backbone, pooling
         self.classifier = nn.Linear(pooling.output_dim, num_classes)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Pooled, Tensor]:
         """Padded features of the frozen front end and their mask, to the pooled frames and the frames' mask."""
-        features = dropout(features, self.feature_dropout, self.training)
         frames, mask = self.backbone.encode(features, mask)
         return self.pooling(frames, mask), mask
 

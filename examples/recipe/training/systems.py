@@ -81,6 +81,7 @@ class System:
 
 STAGE_1 = System("stage 1", "attentive", stage=1)
 CLS = "CLS pooling"
+ATTENTIVE = System("attentive pooling", "attentive, one vector", baseline=CLS)
 PROPOSED = "CLS + EAL + FUAL"
 CLASSICAL = System("MFCC statistics, SVM", pooling="none", stage=0)
 
@@ -89,7 +90,7 @@ def paper_systems(settings: Settings) -> list[System]:
     """Table 3: two readings of the self-attention baseline, the CLS baseline, and the losses on top of it."""
     eal, fual, margin = settings.eal_weight, settings.fual_weight, settings.margin
     return [
-        System("attentive pooling", "attentive, one vector", baseline=CLS),
+        ATTENTIVE,
         System("self-attention pooling", "self-attention", baseline=CLS),
         System(CLS),
         eal_system(margin, eal, settings),
@@ -137,17 +138,28 @@ def fual_system(margin: float, eal_weight: float, weight: float, settings: Setti
 
 
 def weighted_systems(weights: Sequence[float], settings: Settings) -> list[System]:
-    """EAL alone, FUAL alone, and both at the same weight; at the paper's they are its systems."""
+    """EAL alone, FUAL alone, and both at the same weight; at the paper's they are its systems.
+
+    And both with attentive pooling, whose frames are the backbone's own: those of CLS pooling have seen the whole
+    utterance. Its utterance vector is EAL's anchor.
+    """
     margin, paper = settings.margin, settings.fual_weight
 
     def fual_alone(weight: float) -> System:
         name = "CLS + FUAL" + ("" if weight == paper else f", weight {weight:g}")
         return System(name, fual_weight=weight, margin=margin, baseline=CLS)
 
+    def attentive(weight: float) -> System:
+        name = f"{ATTENTIVE.name} + EAL + FUAL, weights {weight:g}"
+        return replace(
+            ATTENTIVE, name=name, eal_weight=weight, fual_weight=weight, margin=margin, baseline=ATTENTIVE.name
+        )
+
     return [
         *(eal_system(margin, weight, settings) for weight in weights),
         *(fual_alone(weight) for weight in weights),
         *(fual_system(margin, weight, weight, settings) for weight in weights),
+        *(attentive(weight) for weight in weights),
     ]
 
 

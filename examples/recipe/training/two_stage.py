@@ -62,8 +62,7 @@ class TwoStages:
     def new_model(self, training: Training, backbone: Backbone) -> EmotionModel:
         torch.manual_seed(training.draw)
         pooling = training.system.build_pooling(backbone.dim, self.settings)
-        model = EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes), self.settings.feature_dropout)
-        return model.to(self.accelerator.device)
+        return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
 
     def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
         train, validation = self.data(training.fold.train), self.data(training.fold.validation)

@@ -30,10 +30,9 @@ class WhisperBackbone(TransformerBackbone):
         self.longest = encoder.config.max_source_positions
 
     settings = Settings(
-        stage1=Stage(epochs=5, backbone_rate=5e-5, attention_rate=1e-3, head_rate=1e-3),
-        stage2=Stage(epochs=3, backbone_rate=5e-5, attention_rate=5e-4, head_rate=1e-3),
+        stage1=Stage(epochs=5, backbone_rate=1e-4, attention_rate=1e-4, head_rate=1e-3),
+        stage2=Stage(epochs=3, backbone_rate=5e-5, attention_rate=1e-4, head_rate=1e-3),
         batch_size=8,
-        feature_dropout=0.3,
     )
 
     @classmethod
