@@ -53,7 +53,8 @@ def main() -> None:
 
     corpus = read_corpus("ravdess", arguments.data, "own")
     settings = WhisperBackbone.settings_for(arguments.backbone)
-    utterances = random.Random(0).sample(corpus.utterances, 16 * settings.batch_size)
+    count = min(16 * settings.batch_size, len(corpus.utterances))
+    utterances = random.Random(0).sample(corpus.utterances, count)
     accelerator = Accelerator(mixed_precision=resolved_precision("auto", WhisperBackbone))
     whole = replace(settings, frozen_layers=0, layers="last")
     stage2 = next(system for system in paper_systems(settings) if system.name == PROPOSED)

@@ -5,9 +5,9 @@ What holds for every family of Transformers is in test_transformers.py.
 
 import pytest
 import torch
-from families import FAMILIES, save
 from transformers import BertConfig
 
+from families import FAMILIES, save
 from recipe.errors import RecipeError
 from recipe.features.backbone import pad
 from recipe.features.backbones import load_backbone

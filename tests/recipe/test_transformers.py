@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from families import FAMILIES, LAYERS, change_json, rename_weights, save, save_model
 from transformers import WhisperForAudioClassification
 
+from families import FAMILIES, LAYERS, change_json, rename_weights, save, save_model
 from recipe.data.audio import read_waveform
 from recipe.errors import RecipeError
 from recipe.features.backbone import pad
