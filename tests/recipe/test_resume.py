@@ -39,6 +39,7 @@ MOMENTS = [
     ("checkpoint", 1),  # the first epoch of stage 1
     ("checkpoint", 2),  # and, from its second on, the first of stage 2
     ("outputs", 1),
+    ("splices", 1),
     ("result.json", 1),
     ("results.json", 1),
 ]
