@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -72,10 +73,7 @@ def prepare(options: Options) -> "Experiment":
     every_fold = with_only(every_fold, found.by_id, corpus.classes)
     folds = chosen(every_fold, options.folds)
     announce(accelerator, overview(corpus, folds))
-    with accelerator.main_process_first():
-        spliced = splices_of(folds, main)
-        features = found.by_id | splice_features(spliced, found.contents, cache, main)
-    if accelerator.is_main_process:
+    if main:
         claim(
             options.output,
             {  # what all trainings of an output folder share
@@ -92,7 +90,9 @@ def prepare(options: Options) -> "Experiment":
             },
         )
         write_folds(options.output / "folds.json", folds, corpus.classes)
-    accelerator.wait_for_everyone()
+    with accelerator.main_process_first():
+        spliced = splices_of(folds, main)
+        features = {**found.by_id, **splice_features(spliced, found.contents, cache, main)}
     return Experiment(options, accelerator, precision, backbone, corpus, folds, features, spliced)
 
 
@@ -106,7 +106,7 @@ class Experiment:
     backbone: Backbone
     corpus: Corpus
     folds: list[Fold]
-    features: Mapping[str, Tensor]  # by the ids of utterances and splices
+    features: Mapping[Any, Tensor]  # by the ids of utterances and splices
     splices: list[Splice]  # of the folds' validation and test utterances
 
     def train(self, systems: list[System], report: Callable[[RunResults], str], name: str = "results") -> RunResults:

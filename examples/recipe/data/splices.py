@@ -32,8 +32,9 @@ class Splice:
     second_speech: slice
 
     @property
-    def id(self) -> str:
-        return f"{self.first.id}+{self.second.id}"
+    def id(self) -> tuple[str, str]:
+        """No utterance has one like it: theirs are any text."""
+        return self.first.id, self.second.id
 
     @property
     def speaker(self) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class UtteranceFeatures:
     """Features and labels of some utterances, or splices of them; the features lie in the cache's memory maps."""
 
     def __init__(
-        self, utterances: Sequence[Utterance] | Sequence[Splice], features: Mapping[str, Tensor], classes: Sequence[str]
+        self, utterances: Sequence[Utterance] | Sequence[Splice], features: Mapping[Any, Tensor], classes: Sequence[str]
     ) -> None:
         self.features = [features[u.id] for u in utterances]
         self.labels = [classes.index(u.label) for u in utterances]

@@ -143,7 +143,7 @@ def cached_features(corpus: Corpus, cache: FeatureCache, progress: bool = True) 
 
 def splice_features(
     wanted: Sequence[Splice], contents: Mapping[str, str], cache: FeatureCache, progress: bool = True
-) -> dict[str, Tensor]:
+) -> dict[tuple[str, str], Tensor]:
     """By the splices' ids; `contents` are fingerprints of the corpus's files."""
     shown = tqdm(wanted, desc="splicing utterances", unit="splice", disable=not progress)
     names = {splice.id: cache.of_splice(splice, contents) for splice in shown}

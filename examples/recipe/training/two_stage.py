@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -31,7 +32,7 @@ class TwoStages:
     """Trains the blocks of a plan; what is finished already is left as it is."""
 
     pretrained: Backbone
-    features: Mapping[str, Tensor]  # of utterances and splices, by their ids
+    features: Mapping[Any, Tensor]  # of utterances and splices, by their ids
     splices: Sequence[Splice]
     classes: Sequence[str]
     settings: Settings
