@@ -29,18 +29,17 @@ def _seed() -> None:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder of the real corpora: `FRAMEALIGN_DATA`, else `../shared/data` beside the repository."""
-    default = Path(__file__).parents[2] / "shared" / "data"
-    root = Path(os.environ.get("FRAMEALIGN_DATA", default))
-    if not root.is_dir():
-        pytest.skip(f"needs real corpora, and {root} is no folder; set FRAMEALIGN_DATA")
-    return root
+    return _real("FRAMEALIGN_DATA", "data", "corpora")
 
 
 @pytest.fixture(scope="session")
 def models_root() -> Path:
     """Folder of real encoders: `FRAMEALIGN_MODELS`, else `../shared/models` beside the repository."""
-    default = Path(__file__).parents[2] / "shared" / "models"
-    root = Path(os.environ.get("FRAMEALIGN_MODELS", default))
+    return _real("FRAMEALIGN_MODELS", "models", "encoders")
+
+
+def _real(variable: str, name: str, what: str) -> Path:
+    root = Path(os.environ.get(variable, Path(__file__).parents[2] / "shared" / name))
     if not root.is_dir():
-        pytest.skip(f"needs real encoders, and {root} is no folder; set FRAMEALIGN_MODELS")
+        pytest.skip(f"needs real {what}, and {root} is no folder; set {variable}")
     return root

@@ -11,7 +11,7 @@ from recipe.files import write_text
 from recipe.reporting.figures.style import save
 from recipe.reporting.figures.sweep import heat_map_figure, sweep_figure
 from recipe.reporting.report import LEVEL, caveats, data, markdown, percent, settings_text, spread
-from recipe.reporting.results import RunResults, deviation
+from recipe.reporting.results import RunResults, deviation, validation_ua
 from recipe.training.systems import CLS, STAGE_1, System, eal_system, fual_system
 
 
@@ -93,12 +93,6 @@ def write_report(results: RunResults, grid: Grid, sweep: dict[float, System]) ->
     lines = [f"  {system.name:<44} UA {spread([r.scores.ua for r in results.of(system)])}" for system in results.systems
              if results.of(system)]  # fmt: skip
     return "\n".join(["", *lines, f"report: {results.output / 'ablation.md'}"])
-
-
-def validation_ua(results: RunResults, system: System) -> float:
-    """Of the epochs that were kept; a system without a training is the last to be chosen."""
-    found = [max(record["validation_ua"] for record in result.epochs) for result in results.of(system)]
-    return float(np.mean(found)) if found else -1.0
 
 
 def grid_scores(results: RunResults, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

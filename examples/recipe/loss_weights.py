@@ -7,7 +7,7 @@ from recipe.files import write_text
 from recipe.reporting.figures.style import save
 from recipe.reporting.over_time import intervals, measured, tally
 from recipe.reporting.report import bracket, caveats, data, markdown, percent, settings_text, spread
-from recipe.reporting.results import RunResults
+from recipe.reporting.results import RunResults, validation_ua
 from recipe.reporting.showcase import splice_figure
 from recipe.training.systems import ATTENTIVE, CLS, PROPOSED, STAGE_1, System, variants, weighted_systems
 
@@ -34,12 +34,6 @@ def chosen(results: RunResults, systems: list[System]) -> System:
     baseline = validation_ua(results, System(CLS))
     affordable = [system for system in systems if validation_ua(results, system) >= baseline - COST] or systems
     return min(affordable, key=lambda system: eder(results, system, "validation"))
-
-
-def validation_ua(results: RunResults, system: System) -> float:
-    """Of the epochs that were kept; a system without a training is the last to be chosen."""
-    found = [max(record["validation_ua"] for record in result.epochs) for result in results.of(system)]
-    return float(np.mean(found)) if found else -1.0
 
 
 def eder(results: RunResults, system: System, side: str) -> float:

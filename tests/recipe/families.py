@@ -1,11 +1,13 @@
 """Small random models of every family that the recipe takes, saved as the hub has them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import (
     Data2VecAudioConfig,
     Data2VecAudioModel,
@@ -27,6 +29,8 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperModel,
 )
+
+from recipe.features.backbone import Backbone
 
 LAYERS = 3
 CONVOLUTIONAL = {
@@ -116,3 +120,12 @@ def rename_weights(folder: Path, old: str, new: str) -> None:
     path = folder / "model.safetensors"
     weights = load_file(path)
     save_file({name.replace(old, new): value for name, value in weights.items()}, path, metadata={"format": "pt"})
+
+
+def assert_same_as_alone(backbone: Backbone, waveforms: Sequence[Tensor], frames: Tensor, mask: Tensor) -> None:
+    """The frames of a padded batch are those of each utterance by itself."""
+    for waveform, padded, real in zip(waveforms, frames, mask, strict=True):
+        alone, alone_mask = backbone([waveform])
+        assert alone_mask.all()
+        assert alone.shape[1] == real.sum() >= 1
+        torch.testing.assert_close(padded[real], alone[0], rtol=1e-5, atol=1e-5)

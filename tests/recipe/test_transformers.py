@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import WhisperForAudioClassification
 
-from families import FAMILIES, LAYERS, change_json, rename_weights, save, save_model
+from families import FAMILIES, LAYERS, assert_same_as_alone, change_json, rename_weights, save, save_model
 from recipe.data.audio import read_waveform
 from recipe.errors import RecipeError
 from recipe.features.backbone import pad
@@ -71,11 +71,7 @@ def test_an_utterance_alone_equals_the_same_one_in_a_batch_padded_with_nan(famil
     backbone, batch = loaded(tmp_path, frozen, layers), waveforms()
     features, mask = pad([backbone.features(waveform) for waveform in batch])
     frames, mask = backbone.encode(features.masked_fill(~mask[..., None], torch.nan), mask)
-    for waveform, padded, real in zip(batch, frames, mask, strict=True):
-        alone, alone_mask = backbone([waveform])
-        assert alone_mask.all()
-        assert alone.shape[1] == real.sum() >= 1
-        torch.testing.assert_close(padded[real], alone[0], rtol=1e-5, atol=1e-5)
+    assert_same_as_alone(backbone, batch, frames, mask)
 
 
 @torch.no_grad()
@@ -308,6 +304,4 @@ def test_real_whisper_says_the_same_of_speech_alone_and_in_a_batch(real_whisper,
     backbone = load_backbone(real_whisper).eval()  # with the settings that suit it
     assert backbone.frozen == backbone.depth // 2 == backbone.read - 1
     frames, mask = backbone(speech)
-    for waveform, padded, real in zip(speech, frames, mask, strict=True):
-        alone, _ = backbone([waveform])
-        torch.testing.assert_close(padded[real], alone[0], rtol=1e-5, atol=1e-5)
+    assert_same_as_alone(backbone, speech, frames, mask)

@@ -251,6 +251,12 @@ class RunResults:
         }
 
 
+def validation_ua(results: RunResults, system: System) -> float:
+    """Of the epochs that were kept; a system without a training is the last to be chosen."""
+    found = [max(record["validation_ua"] for record in result.epochs) for result in results.of(system)]
+    return float(np.mean(found)) if found else -1.0
+
+
 def deviation(values: Sequence[float]) -> float | None:
     """The standard deviation of a sample; one value has none."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
