@@ -8,9 +8,10 @@ import numpy as np
 
 from recipe.experiment import Experiment
 from recipe.files import write_text
+from recipe.reporting.cells import WATCHED, markdown, percent, spread, watched
 from recipe.reporting.figures.style import save
 from recipe.reporting.figures.sweep import heat_map_figure, sweep_figure
-from recipe.reporting.report import LEVEL, caveats, data, markdown, percent, settings_text, spread
+from recipe.reporting.report import LEVEL, caveats, data, settings_text
 from recipe.reporting.results import RunResults, deviation, validation_ua
 from recipe.training.systems import CLS, STAGE_1, System, eal_system, fual_system
 
@@ -126,18 +127,15 @@ def sweep_table(results: RunResults, sweep: dict[float, System]) -> str:
 
 def score_cells(results: RunResults, system: System) -> list[str]:
     found = results.of(system)
-    watch = [result.diagnostics for result in found]
     return [
         spread([r.scores.ua for r in found]),
         spread([r.scores.wa for r in found]),
         percent(validation_ua(results, system)),
-        f"{np.mean([w['anchor_cosine'] for w in watch]):.3f}",
-        f"{np.mean([w['frame_variance'] for w in watch]):.3f}",
-        percent(float(np.mean([w["frame_agreement"] for w in watch]))),
+        *watched(found),
     ]
 
 
-SCORES = ["UA", "WA", "UA on validation", "cosine to the CLS", "frame variance", "frames that agree"]
+SCORES = ["UA", "WA", "UA on validation", *WATCHED]
 
 
 def baseline_line(results: RunResults) -> str:

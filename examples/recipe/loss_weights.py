@@ -4,9 +4,10 @@ import numpy as np
 
 from recipe.experiment import Experiment
 from recipe.files import write_text
+from recipe.reporting.cells import WATCHED, bracket, markdown, percent, spread, watched
 from recipe.reporting.figures.style import save
 from recipe.reporting.over_time import intervals, measured, tally
-from recipe.reporting.report import bracket, caveats, data, markdown, percent, settings_text, spread
+from recipe.reporting.report import caveats, data, settings_text
 from recipe.reporting.results import RunResults, validation_ua
 from recipe.reporting.showcase import splice_figure
 from recipe.training.systems import ATTENTIVE, CLS, PROPOSED, STAGE_1, System, variants, weighted_systems
@@ -106,9 +107,7 @@ def table(results: RunResults, systems: list[System], best: System) -> str:
         "EDER, test",
         "frames right",
         "switches a second",
-        "cosine to the CLS",
-        "frame variance",
-        "frames that agree",
+        *WATCHED,
     ]
     rows = []
     for system in systems:
@@ -116,7 +115,7 @@ def table(results: RunResults, systems: list[System], best: System) -> str:
         counts = tally(found)
         if not found or not counts:
             continue
-        classes, watch = results.corpus.classes, [result.diagnostics for result in found]
+        classes = results.corpus.classes
         values, bounds = measured(counts, classes), intervals(counts, classes)
         name = f"**{system.name}**" if system == best else system.name
         rows.append(
@@ -128,9 +127,7 @@ def table(results: RunResults, systems: list[System], best: System) -> str:
                 percent(values["eder"]) + bracket(bounds.get("eder")),
                 percent(values["frames_right"]) + bracket(bounds.get("frames_right")),
                 f"{values['switches']:.2f}",
-                f"{np.mean([w['anchor_cosine'] for w in watch]):.3f}",
-                f"{np.mean([w['frame_variance'] for w in watch]):.3f}",
-                percent(float(np.mean([w["frame_agreement"] for w in watch]))),
+                *watched(found),
             ]
         )
     return markdown(header, rows)

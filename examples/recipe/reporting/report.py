@@ -1,16 +1,16 @@
 """`report.md`: what was run, what came out, and what it means."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from recipe.files import write_text
-from recipe.reporting.over_time import intervals, measured, tally
+from recipe.reporting.cells import bracket, counted, markdown, percent, spread
+from recipe.reporting.over_time_table import emotion_over_time
 from recipe.reporting.published import PUBLISHED
-from recipe.reporting.results import Comparison, RunResults, deviation
+from recipe.reporting.results import Comparison, RunResults
 from recipe.reporting.showcase import draw_figures
-from recipe.reporting.significance import Interval, smallest_p
+from recipe.reporting.significance import smallest_p
 from recipe.training.systems import CLS, PROPOSED
 
 STAND_IN = (
@@ -141,10 +141,6 @@ def differences(results: RunResults) -> str:
     )
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def verdict(comparison: Comparison) -> str:
     if comparison.adjusted_p >= LEVEL:
         return "not significant"
@@ -177,58 +173,6 @@ def diagnostics(results: RunResults) -> str:
     )
 
 
-def emotion_over_time(results: RunResults) -> str:
-    """How right frames are, and the differences to the baseline; both with intervals over speakers."""
-    classes = results.corpus.classes
-    counts = {system: found for system in results.systems if (found := tally(results.of(system)))}
-    if not counts:
-        return ""
-    values = {system: measured(found, classes) for system, found in counts.items()}
-    spreads = {system: intervals(found, classes) for system, found in counts.items()}
-    named = {system.name: system for system in counts}
-    any_silence = any("attention_to_silence" in found for found in values.values())
-    shown = {**OVER_TIME, **(SILENCE if any_silence else {})}
-    rows, changes = [], []
-    for system, found in counts.items():
-        rows.append([system.name, *(form(values[system].get(n), spreads[system].get(n)) for n, form in shown.values())])
-        baseline = named.get(system.baseline or "")
-        if baseline is not None and counts[baseline].speakers == found.speakers:
-            between = intervals(found, classes, counts[baseline])
-            gaps = {name: values[system][name] - values[baseline][name] for name in values[system]}
-            changes.append(
-                [system.name, baseline.name, *(form(gaps.get(n), between.get(n)) for n, form in SIGNED.values())]
-            )
-    one = next(iter(counts.values()))
-    true_switches = one.splices.sum() / one.seconds.sum()
-    trainings = len({(block.seed, block.fold.number) for block in results.plan})
-    sections = [
-        f"Truth: {int(one.splices.sum() / len({block.seed for block in results.plan}))} splices of test speakers, each "
-        "of a neutral and an emotional utterance of one speaker, in both orders, without the silence around them. A "
-        "frame's class is the likeliest of its own prediction. *Frames right* is of the corpus's utterances, each of "
-        "one emotion; all else is of the splices. EDER is the share of time that is wrong: emotion missed, neutral "
-        "speech taken for emotional (false alarm), one emotion taken for another (confusion). *Change* is how far, in "
-        "seconds, the likeliest single change of class is from the true one. The truth has "
-        f"{true_switches:.2f} switches of class a second."
-        + (
-            " *Attention on silence* is that of a silent frame in relation to the mean of all: below 1, it looks at "
-            "speech."
-            if any_silence
-            else ""
-        ),
-        markdown(["system", *shown], rows),
-    ]
-    if changes:
-        sections += [
-            "The same systems minus their baseline:",
-            markdown(["system", "baseline", *SIGNED], changes),
-        ]
-    sections.append(
-        f"In brackets, 95 % intervals over the test speakers, {len(one.speakers)} in all, drawn with "
-        f"replacement; the models are taken as they are ({counted(trainings, 'training')} of each system)."
-    )
-    return "\n\n".join(sections)
-
-
 def published(results: RunResults) -> str:
     """The paper's Tables 6 and 7: baseline and proposed system beside what others state, with how they measured."""
     known = PUBLISHED.get(results.corpus.name, ())
@@ -247,40 +191,6 @@ def published(results: RunResults) -> str:
                 ]
             )
     return markdown(["", "UA", "WA", "source", "protocol", "comparable?"], rows) if known else ""
-
-
-Form = Callable[[float | None, Interval | None], str]
-
-
-def form_with(spec: str, scale: float = 1.0) -> Form:
-    def form(value: float | None, interval: Interval | None) -> str:
-        if value is None:
-            return "-"
-        bounds = "" if interval is None else f" [{scale * interval.low:{spec}}, {scale * interval.high:{spec}}]"
-        return f"{scale * value:{spec}}{bounds}"
-
-    return form
-
-
-# Column of the table: measure, and how it is written
-OVER_TIME: dict[str, tuple[str, Form]] = {
-    "frames right, %": ("frames_right", form_with(".1f", 100)),
-    "EDER, %": ("eder", form_with(".1f", 100)),
-    "missed": ("missed", lambda value, _: "-" if value is None else f"{100 * value:.1f}"),
-    "false alarm": ("false_alarm", lambda value, _: "-" if value is None else f"{100 * value:.1f}"),
-    "confusion": ("confused", lambda value, _: "-" if value is None else f"{100 * value:.1f}"),
-    "frame UA, %": ("frame_ua", form_with(".1f", 100)),
-    "change, s": ("change_error", form_with(".2f")),
-    "switches a second": ("switches", form_with(".2f")),
-}
-SILENCE: dict[str, tuple[str, Form]] = {"attention on silence": ("attention_to_silence", form_with(".2f"))}
-SIGNED: dict[str, tuple[str, Form]] = {
-    "frames right, points": ("frames_right", form_with("+.1f", 100)),
-    "EDER, points": ("eder", form_with("+.1f", 100)),
-    "frame UA, points": ("frame_ua", form_with("+.1f", 100)),
-    "change, s": ("change_error", form_with("+.2f")),
-    "switches a second": ("switches", form_with("+.2f")),
-}
 
 
 def recalls(results: RunResults) -> str:
@@ -339,24 +249,6 @@ def settings_text(results: RunResults) -> str:
         "Learning rates, batch size and epochs are framealign's own: the paper's text does not give them. All of it "
         f"is in `{config}`: the same script with `--config {config} --output ANOTHER` runs it again."
     )
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def percent(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def spread(values: Sequence[float]) -> str:
-    found = deviation(values)
-    return percent(float(np.mean(values))) + ("" if found is None else f" ± {percent(found)}")
-
-
-def bracket(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def terminal_summary(results: RunResults) -> str:
