@@ -29,7 +29,9 @@ def needs_every_derivative() -> bool:
 
 
 def is_exporting() -> bool:
-    return bool(getattr(torch.compiler, "is_exporting", lambda: False)())  # torch 2.6 does not have it
+    # The flag that `torch.compiler.is_exporting` returns: torch 2.11 takes a call for true in every compiled function.
+    # torch 2.6 has neither
+    return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 
 
 def differentiate(
