@@ -29,8 +29,8 @@ def needs_every_derivative() -> bool:
 
 
 def is_exporting() -> bool:
-    # The flag that `torch.compiler.is_exporting` returns: torch 2.11 takes a call for true in every compiled function.
-    # torch 2.6 has neither
+    # The flag that `torch.compiler.is_exporting` returns: up to torch 2.11, Dynamo takes the call itself for true in
+    # every compiled function (pytorch/pytorch#176347)
     return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 
 

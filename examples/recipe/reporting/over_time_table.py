@@ -20,13 +20,18 @@ def form_with(spec: str, scale: float = 1.0) -> Form:
     return form
 
 
+def percent_alone(value: float | None, _: Interval | None) -> str:
+    """A part of EDER, whose own interval says enough."""
+    return form_with(".1f", 100)(value, None)
+
+
 # Column of the table: measure, and how it is written
 OVER_TIME: dict[str, tuple[str, Form]] = {
     "frames right, %": ("frames_right", form_with(".1f", 100)),
     "EDER, %": ("eder", form_with(".1f", 100)),
-    "missed": ("missed", lambda value, _: "-" if value is None else f"{100 * value:.1f}"),
-    "false alarm": ("false_alarm", lambda value, _: "-" if value is None else f"{100 * value:.1f}"),
-    "confusion": ("confused", lambda value, _: "-" if value is None else f"{100 * value:.1f}"),
+    "missed": ("missed", percent_alone),
+    "false alarm": ("false_alarm", percent_alone),
+    "confusion": ("confused", percent_alone),
     "frame UA, %": ("frame_ua", form_with(".1f", 100)),
     "change, s": ("change_error", form_with(".2f")),
     "switches a second": ("switches", form_with(".2f")),
