@@ -13,7 +13,7 @@ from recipe.data.audio import SAMPLE_RATE
 from recipe.data.corpus import Utterance
 from recipe.data.splices import FADE, Splice
 from recipe.reporting.over_time import intervals, measured, tally
-from recipe.training.over_time import FLOOR, OverTime, change_point, over_time, silence
+from recipe.training.over_time import FLOOR, OverTime, calm_as_neutral, change_point, over_time, silence
 from recipe.training.predict import Predictions
 
 CLASSES = ("angry", "happy", "neutral", "sad")
@@ -103,6 +103,26 @@ def test_a_perfect_model_has_no_errors_and_the_truth_s_switches():
             "switches": 0.5,
         }
     )
+
+
+def test_calm_is_no_emotion_in_a_splice_and_a_class_of_its_own_in_an_utterance():
+    classes = ("angry", "calm", "neutral", "sad")
+    single, spliced = Utterance("x", None, "neutral", "anna"), splice(("neutral", "sad"), (1, 1))
+    said = predictions([[1, 2] * 25 + [1] * 10 + [3] * 40])
+    found = measured(tally([result(over_time([single], predictions([[1, 1, 2]]), [spliced], said, classes))]), classes)
+    assert found["frames_right"] == pytest.approx(1 / 3)
+    assert found["false_alarm"] == 0
+    assert (found["eder"], found["missed"]) == pytest.approx((0.1, 0.1))  # calm in the sad half
+    assert found["switches"] == pytest.approx(0.5)  # from calm to neutral is none
+    assert found["change_error"] == pytest.approx(0.2)
+
+
+def test_calm_and_neutral_together_may_be_likelier_than_an_emotion():
+    said = np.array([[0.4, 0.3, 0.3, 0.0]])
+    classes = ("angry", "calm", "neutral", "sad")
+    assert calm_as_neutral(said, classes) == pytest.approx(np.array([[0.4, 0, 0.6, 0]]))
+    assert calm_as_neutral(said, CLASSES) is said  # a corpus without calm
+    assert said[0, 1] == 0.3  # what it was given is left as it is
 
 
 def test_frame_ua_weighs_classes_and_not_frames():

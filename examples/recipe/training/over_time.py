@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recipe.data.corpus import Utterance
-from recipe.data.splices import Splice
+from recipe.data.splices import CALM, NEUTRAL, Splice
 from recipe.training.predict import Predictions
 
 FLOOR = 1e-6  # of a probability, so that one sure and wrong frame does not decide where the change is
@@ -47,6 +47,7 @@ def over_time(
             own.silent_time.append(float(silent.mean()))
     for splice, _, probabilities in zip(splices, *by_utterance(of_splices), strict=True):
         own = found[splice.speaker]
+        probabilities = calm_as_neutral(probabilities, classes)
         predicted = probabilities.argmax(axis=1)
         truth = [classes.index(name) for name in splice.truth(len(predicted))]
         own.spliced = counted(own.spliced, truth, predicted)
@@ -61,6 +62,16 @@ def by_utterance(found: Predictions) -> tuple[list[np.ndarray], list[np.ndarray]
     """Attention and class probabilities over the frames of each."""
     ends = found.lengths.cumsum(0)[:-1].numpy()
     return np.split(found.weights.numpy(), ends), np.split(found.frame_probabilities.numpy(), ends)
+
+
+def calm_as_neutral(probabilities: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Of splices, whose question is where an emotion begins or ends: neither of the two is one."""
+    if not {CALM, NEUTRAL} <= set(classes):
+        return probabilities
+    merged, calm = probabilities.copy(), classes.index(CALM)
+    merged[:, classes.index(NEUTRAL)] += probabilities[:, calm]
+    merged[:, calm] = 0
+    return merged
 
 
 def counted(counts: list[list[int]], truth: Sequence[int], predicted: np.ndarray) -> list[list[int]]:
