@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
 from recipe.features.backbones import load_backbone
 from recipe.features.batches import check_budget
-from recipe.features.cache import FeatureCache, cached_features, splice_features, state_digest
+from recipe.features.cache import FeatureCache, cached_features, perturbed_features, splice_features, state_digest
 from recipe.files import write_text
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
@@ -66,10 +66,13 @@ def prepare(options: Options) -> "Experiment":
     main = accelerator.is_main_process
     with accelerator.main_process_first():
         cache = FeatureCache(options.cache, backbone, accelerator.device, getattr(torch, options.cache_dtype))
-        announce(accelerator, cache_size(every_utterance, cache))
+        announce(accelerator, cache_size(every_utterance, cache, options.settings.speeds))
         found = cached_features(every_utterance, cache, main)
-    corpus = every_utterance.with_only(found.by_id, found.skipped)
-    check_budget(corpus.utterances, found.by_id, options.settings.frame_budget)
+        corpus = every_utterance.with_only(found.by_id, found.skipped)
+        perturbed = perturbed_features(corpus, options.settings.speeds[1:], cache, main)
+    slowest = min(options.settings.speeds)
+    at_slowest = {u.id: perturbed.get((u.id, slowest), found.by_id[u.id]) for u in corpus.utterances}
+    check_budget(corpus.utterances, at_slowest, options.settings.frame_budget)
     every_fold = with_only(every_fold, found.by_id, corpus.classes)
     folds = chosen(every_fold, options.folds)
     announce(accelerator, overview(corpus, folds))
@@ -92,7 +95,7 @@ def prepare(options: Options) -> "Experiment":
         write_folds(options.output / "folds.json", folds, corpus.classes)
     with accelerator.main_process_first():
         spliced = splices_of(folds, main)
-        features = {**found.by_id, **splice_features(spliced, found.contents, cache, main)}
+        features = {**found.by_id, **perturbed, **splice_features(spliced, found.contents, cache, main)}
     return Experiment(options, accelerator, precision, backbone, corpus, folds, features, spliced)
 
 
@@ -106,7 +109,7 @@ class Experiment:
     backbone: Backbone
     corpus: Corpus
     folds: list[Fold]
-    features: Mapping[Any, Tensor]  # by the ids of utterances and splices
+    features: Mapping[Any, Tensor]  # by the ids of utterances and splices; at other speeds by id and speed
     splices: list[Splice]  # of the folds' validation and test utterances
 
     def train(self, systems: list[System], report: Callable[[RunResults], str], name: str = "results") -> RunResults:
@@ -201,9 +204,9 @@ def read(options: Options) -> Corpus:
     return joined(read_corpus(options.train_corpus, options.train_data, options.classes), corpus)
 
 
-def cache_size(corpus: Corpus, cache: FeatureCache) -> str:
+def cache_size(corpus: Corpus, cache: FeatureCache, speeds: Sequence[float]) -> str:
     """What the features of the corpus will take, said before they are made; splices take about as much again."""
-    total = sum(seconds(utterance.path) for utterance in corpus.utterances)
+    total = sum(seconds(utterance.path) / speed for speed in speeds for utterance in corpus.utterances)
     a_second = cache.kept(cache.backbone.features(torch.randn(SAMPLE_RATE, device=cache.device))).nbytes
     kind = str(cache.dtype).removeprefix("torch.")
     return (

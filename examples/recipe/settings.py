@@ -27,6 +27,8 @@ class Settings:
     stage2: Stage = Stage(epochs=10, backbone_rate=1e-5, attention_rate=1e-4, head_rate=1e-3)
     frozen_layers: int = 0  # of a Transformer; they run once and are kept, as the convolutions below them always are
     layers: str = "last"  # whose output the frames are: a number, last, or weighted: the learned sum of all
+    # Training utterances are also played slower and faster by this share, and higher and lower with it
+    speed_perturbation: float = 0.0
     batch_size: int = 16  # utterances of one optimiser step, over all processes
     # Steps of the front end, padding included, that one process takes at once. On a CPU, attention with dropout keeps
     # memory that grows with the square of an utterance's length, so that two of the longest are too much
@@ -40,6 +42,12 @@ class Settings:
     negative_margin: float = 0.2  # of the separation term, which the paper's equations do not have
     num_heads: int = 4  # paper
     depth: int = 1  # paper
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """At which training utterances are heard, their own first."""
+        share = self.speed_perturbation
+        return (1.0, 1 - share, 1 + share) if share else (1.0,)
 
 
 def check(settings: Settings) -> Settings:
@@ -56,6 +64,8 @@ def check(settings: Settings) -> Settings:
                 raise RecipeError(f"--{name} {value}: a margin between cosines lies between -1 and 1.")
         elif value < least:
             raise RecipeError(f"--{name} {value}: must be at least {least}.")
+    if settings.speed_perturbation > 0.5:
+        raise RecipeError(f"--speed_perturbation {settings.speed_perturbation}: is a share of the speed, at most 0.5.")
     if settings.warmup > 1:
         raise RecipeError(f"--warmup {settings.warmup}: is a share of the steps, at most 1.")
     return settings

@@ -7,7 +7,16 @@ import pytest
 import soundfile
 import torch
 
-from recipe.data.audio import SAMPLE_RATE, AudioError, check_file, file_content, read_waveform, usable_audio, waveform
+from recipe.data.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    at_speed,
+    check_file,
+    file_content,
+    read_waveform,
+    usable_audio,
+    waveform,
+)
 from recipe.data.corpus import Corpus, Utterance
 from recipe.errors import RecipeError
 from sounds import tone
@@ -51,6 +60,20 @@ def test_any_rate_becomes_16_khz(tmp_path, rate):
     assert len(waveform) == pytest.approx(SAMPLE_RATE, abs=1)
     inside = slice(1000, 15000)  # the filter rings at both ends
     torch.testing.assert_close(waveform[inside], torch.from_numpy(tone())[inside], atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+def test_at_another_speed_sound_is_shorter_and_higher_alike(speed):
+    heard = at_speed(torch.from_numpy(tone(frequency=440)), speed)
+    expected = torch.from_numpy(tone(frequency=440 * speed))
+    assert len(heard) == pytest.approx(SAMPLE_RATE / speed, abs=1)
+    inside = slice(1000, 13000)
+    torch.testing.assert_close(heard[inside], expected[inside], atol=5e-3, rtol=0)
+
+
+def test_at_its_own_speed_sound_is_left_alone():
+    waveform = torch.from_numpy(tone())
+    assert at_speed(waveform, 1.0) is waveform
 
 
 def test_channels_are_averaged(tmp_path):

@@ -1,6 +1,7 @@
 """Steps that visit every utterance once, shares that fit the budget, and little padding on IEMOCAP's lengths."""
 
 import math
+import operator
 import threading
 from collections import Counter
 from itertools import pairwise
@@ -251,6 +252,33 @@ def test_half_precision_is_widened_behind_the_bus(kept):
     assert found.dtype == torch.float32
     expected = torch.nn.utils.rnn.pad_sequence([kept.features[i].float() for i in (0, 6)], batch_first=True)
     assert torch.equal(found, expected)
+
+
+# ---- speeds
+
+
+def test_each_epoch_draws_a_speed_for_each_utterance():
+    speeds = (1.0, 0.9, 1.1)
+    utterances = [Utterance(str(i), Path(f"{i}.wav"), "sad", "1001") for i in range(300)]
+    own = {utterance.id: torch.full((10, 1), 1.0) for utterance in utterances}
+    others = {(u.id, speed): torch.full((round(10 / speed), 1), speed) for u in utterances for speed in speeds[1:]}
+    data = UtteranceFeatures(utterances, {**own, **others}, ("sad",), speeds)
+
+    def heard(data):
+        assert data.lengths == [len(steps) for steps in data.features]
+        return [round(float(steps[0, 0]), 1) for steps in data.features]
+
+    first, second = (heard(data.drawn(3, epoch)) for epoch in (1, 2))
+    assert heard(data.drawn(3, 1)) == first  # as after a restart, and in every process
+    assert sum(map(operator.eq, first, second)) == pytest.approx(100, abs=30)
+    assert heard(data.drawn(4, 1)) != first
+    for found in (first, second):
+        assert [found.count(speed) for speed in speeds] == pytest.approx([100] * 3, abs=30)
+    assert heard(data) == [1.0] * 300  # drawing leaves it as it was
+
+
+def test_without_speeds_every_epoch_is_the_utterances_as_they_are(kept):
+    assert all(map(operator.is_, kept.drawn(0, 1).features, kept.features))
 
 
 @pytest.mark.gpu

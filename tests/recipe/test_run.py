@@ -14,6 +14,7 @@ import iemocap_two_stage
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from recipe.errors import RecipeError
 from recipe.experiment import check_processes
@@ -159,6 +160,23 @@ def test_every_system_trains_and_leaves_its_record(iemocap, tmp_path, run):
     assert separated["epochs"][0]["eal"] > proposed["epochs"][0]["eal"]
 
 
+def test_training_utterances_alone_are_heard_at_other_speeds(iemocap, tmp_path, run):
+    found = {}
+    for share in (0, 0.1):
+        output = tmp_path / f"run-{share}"
+        arguments = ("--data", iemocap, *FAST, "--folds", 1, "--output", output, "--cache", tmp_path / f"cache-{share}")
+        run(iemocap_two_stage.main, *arguments, "--speed_perturbation", share)
+        folder = output / "trainings" / "seed-0-fold-1" / "stage-1"
+        loss = json.loads((folder / "result.json").read_text())["epochs"][0]["loss"]
+        cached = [load_file(path) for path in (tmp_path / f"cache-{share}").glob("*/*.safetensors")]
+        lengths = load_file(folder / "outputs.safetensors")["lengths"]
+        found[share] = loss, sum(map(len, cached)), lengths.tolist()
+    (loss, cached, lengths), (other_loss, more, same) = found.values()
+    assert other_loss != loss
+    assert more == cached + 2 * 100  # utterances; splices have their own speed
+    assert same == lengths  # of the test utterances
+
+
 def test_dry_run_trains_nothing(iemocap, tmp_path, run):
     output = tmp_path / "run"
     printed = run(iemocap_two_stage.main, "--data", iemocap, "--dry-run", "--output", output)
@@ -252,6 +270,7 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
         (["--stage1.epochs", "many"], 'Parser key "stage1.epochs"'),
         (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--margin", "1.5"], "--margin 1.5: a margin between cosines lies between -1 and 1"),
+        (["--speed_perturbation", "10"], "--speed_perturbation 10.*: is a share of the speed, at most 0.5"),
         (["--warmup", "3"], "--warmup 3.*: is a share of the steps, at most 1"),
         (["--data", "IEMOCAP_full_release", "--num_heads", "5"], "--num_heads 5: must divide 96"),
         (["--seeds=-1"], "--seeds -1: must be at least 0"),

@@ -1,9 +1,11 @@
 """Batches of utterances of similar length, cut so that no process ever holds more frames than its budget."""
 
+import copy
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,14 +37,33 @@ class Batch(NamedTuple):
 
 
 class UtteranceFeatures:
-    """Features and labels of some utterances, or splices of them; the features lie in the cache's memory maps."""
+    """Features and labels of some utterances, or splices of them; the features lie in the cache's memory maps.
+
+    At speeds beside their own, utterances have features by their id and the speed.
+    """
 
     def __init__(
-        self, utterances: Sequence[Utterance] | Sequence[Splice], features: Mapping[Any, Tensor], classes: Sequence[str]
+        self,
+        utterances: Sequence[Utterance] | Sequence[Splice],
+        features: Mapping[Any, Tensor],
+        classes: Sequence[str],
+        speeds: Sequence[float] = (1.0,),
     ) -> None:
-        self.features = [features[u.id] for u in utterances]
+        self.at_speeds = [[features[u.id if speed == 1 else (u.id, speed)] for speed in speeds] for u in utterances]
         self.labels = [classes.index(u.label) for u in utterances]
+        self.take([0] * len(utterances))
+
+    def take(self, speeds: Sequence[int]) -> None:
+        """Each utterance at its own of the speeds, by their numbers."""
+        self.features = [of_one[number] for of_one, number in zip(self.at_speeds, speeds, strict=True)]
         self.lengths = [len(steps) for steps in self.features]
+
+    def drawn(self, seed: int, epoch: int) -> "UtteranceFeatures":
+        """Each utterance at a random one of its speeds, the same whenever that epoch is run."""
+        found = copy.copy(self)
+        count = len(self.at_speeds[0])
+        found.take(np.random.default_rng((seed, epoch)).integers(count, size=len(self)).tolist())
+        return found
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipe.data import audio, splices
-from recipe.data.audio import file_content, usable_audio, waveform
+from recipe.data.audio import at_speed, file_content, usable_audio, waveform
 from recipe.data.corpus import Corpus, Skipped
 from recipe.data.splices import Splice
 from recipe.errors import RecipeError
@@ -70,14 +70,17 @@ class FeatureCache:
                 problem = f"cannot be read ({error.strerror or error})"
             print(f"note: {path}: {problem}; its features are computed again.", flush=True)
 
-    def of(self, path: Path) -> str:
-        """The content's fingerprint of an audio file, whose features are then in the cache.
+    def of(self, path: Path, speed: float = 1.0) -> str:
+        """The content's fingerprint of an audio file, whose features at a speed are then in the cache.
 
         Raises:
             AudioError: When the file cannot be used.
         """
         content = file_content(path)
-        return self.named(hashlib.sha256(content).hexdigest(), lambda: waveform(path, content))
+        found = hashlib.sha256(content)
+        if speed != 1:
+            found.update(f"at speed {speed}".encode())
+        return self.named(found.hexdigest(), lambda: at_speed(waveform(path, content), speed))
 
     def of_splice(self, splice: Splice, contents: Mapping[str, str]) -> str:
         """Likewise, of a splice of files whose contents' fingerprints are known, by utterance."""
@@ -139,6 +142,17 @@ def cached_features(corpus: Corpus, cache: FeatureCache, progress: bool = True) 
         hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         contents,
     )
+
+
+def perturbed_features(
+    corpus: Corpus, speeds: Sequence[float], cache: FeatureCache, progress: bool = True
+) -> dict[tuple[str, float], Tensor]:
+    """Of a corpus of usable files, by utterance and speed."""
+    wanted = [(utterance, speed) for speed in speeds for utterance in corpus.utterances]
+    shown = tqdm(wanted, desc="changing speed", unit="file", disable=not progress or not wanted)
+    names = {(utterance.id, speed): cache.of(utterance.path, speed) for utterance, speed in shown}
+    cache.write()
+    return {key: cache.features[name] for key, name in names.items()}
 
 
 def splice_features(

@@ -37,9 +37,10 @@ class EpochTrainer:
     def train(self, epoch: int) -> dict[str, float]:
         """One pass over the training utterances; the mean of the loss and its terms over them."""
         self.trainee.train()
-        steps = training_steps(self.data.lengths, self.settings.batch_size, self.seed, epoch)
+        data = self.data.drawn(self.seed, epoch)
+        steps = training_steps(data.lengths, self.settings.batch_size, self.seed, epoch)
         sums = torch.zeros(len(TERMS), device=self.accelerator.device)
-        found = gradients(self.trainee, self.data, steps, self.settings.frame_budget, self.accelerator)
+        found = gradients(self.trainee, data, steps, self.settings.frame_budget, self.accelerator)
         with contextlib.closing(found):
             for number, terms in enumerate(found, start=(epoch - 1) * self.steps):
                 sums += terms

@@ -32,7 +32,7 @@ class TwoStages:
     """Trains the blocks of a plan; what is finished already is left as it is."""
 
     pretrained: Backbone
-    features: Mapping[Any, Tensor]  # of utterances and splices, by their ids
+    features: Mapping[Any, Tensor]  # of utterances and splices, by their ids; at other speeds by id and speed
     splices: Sequence[Splice]
     classes: Sequence[str]
     settings: Settings
@@ -66,7 +66,8 @@ class TwoStages:
         return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
 
     def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
-        train, validation = self.data(training.fold.train), self.data(training.fold.validation)
+        train = UtteranceFeatures(training.fold.train, self.features, self.classes, self.settings.speeds)
+        validation = self.data(training.fold.validation)
         epochs = fit(
             Trainee(model, training.system.objective()),
             train,
