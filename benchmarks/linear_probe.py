@@ -3,8 +3,10 @@
 python benchmarks/linear_probe.py --corpus ravdess --data PATH/TO/Audio_Speech_Actors_01-24 --backbone dvector
 python benchmarks/linear_probe.py --corpus emodb --classes four --data PATH/TO/EmoDB --backbone openai/whisper-base
 
-Statistics over time of a layer's states, standardised, then logistic regression; trained on all speakers but those
-tested. It says what fine-tuning has to beat, and which layer to begin with.
+Statistics over time of a layer's states, standardised, then logistic regression. It says what fine-tuning has to beat,
+and which layer to begin with. Trained on all speakers but those tested; and on those that the recipe trains on, which
+keeps a group of them back for validation. Last, with each speaker's utterances standardised by themselves, the tested
+speaker's too: what is left where the voices are known.
 """
 
 import argparse
@@ -23,6 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 from recipe.data.audio import read_waveform, usable_audio
 from recipe.data.corpora import read_corpus
+from recipe.data.corpus import Corpus
 from recipe.data.speaker_groups import speaker_groups
 from recipe.features.backbones import load_backbone
 from recipe.features.backbones.dvector import DVectorBackbone, pretrained_layer
@@ -50,20 +53,40 @@ def main() -> None:
 
     usable, skipped = usable_audio(corpus, statistics)
     corpus = corpus.with_only(usable, skipped)
+    print("pooled UA, by what is probed and by whom the probe is trained on")
+    print("         all other speakers            the recipe's   by speaker")
+    print("         mean     mean and deviation   mean           mean")
+    for number, found in enumerate(zip(*usable.values(), strict=True), start=arguments.backbone == "dvector"):
+        means = np.array([mean for mean, _ in found])
+        both = np.array(found).reshape(len(found), -1)
+        scores = (
+            probed(corpus, means, 0.01),
+            probed(corpus, both, 0.02),
+            probed(corpus, means, 0.01, validation=True),
+            probed(corpus, standardised_by_speaker(corpus, means), 0.01),
+        )
+        print("layer {}  {:<8.3f} {:<20.3f} {:<14.3f} {:.3f}".format(number, *scores), flush=True)
+
+
+def probed(corpus: Corpus, vectors: np.ndarray, strength: float, validation: bool = False) -> float:
+    """Pooled UA over the groups of speakers that the recipe's folds test; `validation` keeps the next group back."""
     labels = np.array([corpus.classes.index(u.label) for u in corpus.utterances])
     speakers = np.array([u.speaker for u in corpus.utterances])
-    print("pooled UA          mean   mean and deviation")
-    for number, found in enumerate(zip(*usable.values(), strict=True), start=arguments.backbone == "dvector"):
-        both = np.array(found)  # (utterances, statistics, dim)
-        scores = []
-        for vectors, strength in ((both[:, 0], 0.01), (both.reshape(len(both), -1), 0.02)):
-            predictions = np.empty_like(labels)
-            for group in speaker_groups(corpus):
-                test = np.isin(speakers, group)
-                probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-                predictions[test] = probe.fit(vectors[~test], labels[~test]).predict(vectors[test])
-            scores.append(score(labels, predictions, len(corpus.classes)).ua)
-        print(f"layer {number}:          {scores[0]:.3f}  {scores[1]:.3f}", flush=True)
+    groups = speaker_groups(corpus)
+    predictions = np.empty_like(labels)
+    for number, group in enumerate(groups):
+        test, kept_back = np.isin(speakers, group), np.isin(speakers, groups[(number + 1) % len(groups)])
+        train = ~test & ~kept_back if validation else ~test
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+        predictions[test] = probe.fit(vectors[train], labels[train]).predict(vectors[test])
+    return score(labels, predictions, len(corpus.classes)).ua
+
+
+def standardised_by_speaker(corpus: Corpus, vectors: np.ndarray) -> np.ndarray:
+    speakers, found = np.array([u.speaker for u in corpus.utterances]), np.empty_like(vectors)
+    for speaker in set(speakers):
+        found[speakers == speaker] = StandardScaler().fit_transform(vectors[speakers == speaker])
+    return found
 
 
 def layers_of(name: str) -> Callable[[Tensor], list[Tensor]]:
