@@ -34,8 +34,8 @@ def spread(values: Sequence[float]) -> str:
     return percent(float(np.mean(values))) + ("" if found is None else f" ± {percent(found)}")
 
 
-def bracket(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+def bracket(interval: tuple[float, float] | None, spec: str = ".1f", scale: float = 100.0) -> str:
+    return "" if interval is None else f" [{scale * interval[0]:{spec}}, {scale * interval[1]:{spec}}]"
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from recipe.reporting.cells import counted, markdown
+from recipe.data.splices import CALM
+from recipe.reporting.cells import bracket, counted, markdown
 from recipe.reporting.over_time import intervals, measured, tally
 from recipe.reporting.results import RunResults
 from recipe.reporting.significance import Interval
@@ -14,8 +15,7 @@ def form_with(spec: str, scale: float = 1.0) -> Form:
     def form(value: float | None, interval: Interval | None) -> str:
         if value is None:
             return "-"
-        bounds = "" if interval is None else f" [{scale * interval.low:{spec}}, {scale * interval.high:{spec}}]"
-        return f"{scale * value:{spec}}{bounds}"
+        return f"{scale * value:{spec}}{bracket(interval, spec, scale)}"
 
     return form
 
@@ -78,6 +78,7 @@ def emotion_over_time(results: RunResults) -> str:
         "speech taken for emotional (false alarm), one emotion taken for another (confusion). *Change* is how far, in "
         "seconds, the likeliest single change of class is from the true one. The truth has "
         f"{true_switches:.2f} switches of class a second."
+        + (" In splices, calm counts as neutral." if CALM in classes else "")
         + (
             " *Attention on silence* is that of a silent frame in relation to the mean of all: below 1, it looks at "
             "speech."
