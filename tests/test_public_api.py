@@ -24,9 +24,12 @@ NAMES = {
         "Pooled",
         "SelfAttentionPooling",
         "StatisticsPooling",
+        "attention_mask_lengths",
+        "conv_lengths",
         "diagnostics",
         "functional",
         "lengths_to_mask",
+        "relative_lengths",
     ],
     "framealign.functional": [
         "alignment_objective",
@@ -81,6 +84,9 @@ SIGNATURES = {
         if name.endswith("Pooling")
     },
     "lengths_to_mask": "(lengths, max_length=None)",
+    "conv_lengths": "(lengths, kernel, stride, padding=0)",
+    "attention_mask_lengths": "(attention_mask)",
+    "relative_lengths": "(lengths, longest)",
     "functional.emotional_attention_loss": (
         "(frames, anchor, mask=None, labels=None, *, margin=0.8, beta=1.0, negative_margin=None, reduction='mean', "
         "cu_seqlens=None, backend='auto')"

@@ -1,6 +1,7 @@
 """Poolings and losses for speech emotion recognition that make frames and utterance agree."""
 
 from framealign import diagnostics, functional
+from framealign.lengths import attention_mask_lengths, conv_lengths, relative_lengths
 from framealign.losses import AlignmentObjective, EmotionalAttentionLoss, FrameUtteranceAlignmentLoss, Objective
 from framealign.masking import lengths_to_mask
 from framealign.pooling import (
@@ -29,7 +30,10 @@ __all__ = [
     "Pooled",
     "SelfAttentionPooling",
     "StatisticsPooling",
+    "attention_mask_lengths",
+    "conv_lengths",
     "diagnostics",
     "functional",
     "lengths_to_mask",
+    "relative_lengths",
 ]

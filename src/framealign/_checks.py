@@ -35,7 +35,11 @@ def check_frames(
     """What every pooling and loss takes; `dim` is the width that a module was built for."""
     check_per_frame("frames", frames, "dim", mask, cu_seqlens)
     if dim is not None and frames.shape[-1] != dim:
-        raise ValueError(f"`frames` must have dim {dim}, the `dim` of this module, got {tuple(frames.shape)}.")
+        turned = frames.ndim == 3 and frames.shape[1] == dim
+        raise ValueError(
+            f"`frames` must have dim {dim}, the `dim` of this module, got {tuple(frames.shape)}"
+            + ("; of frames (batch, dim, time) use `frames.transpose(1, 2)`." if turned else ".")
+        )
 
 
 def check_per_frame(name: str, values: Tensor, dims: str, mask: Tensor | None, cu_seqlens: Tensor | None) -> None:
@@ -65,6 +69,14 @@ def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
             f"`mask` must be bool, True at real frames, got {mask.dtype}; "
             "use `attention_mask.bool()` or `lengths_to_mask(...)`."
         )
+    if mask.ndim == 2 and mask.shape != like.shape[:2]:
+        expected, got = tuple(like.shape[:2]), tuple(mask.shape)
+        hint = ""
+        if like.ndim == 3 and got == (like.shape[0], like.shape[2]):
+            hint = f"; if `{like_name}` are (batch, dim, time), use `{like_name}.transpose(1, 2)`"
+        elif got[0] == expected[0] and got[1] > expected[1]:
+            hint = "; of a mask of samples, `attention_mask_lengths` and `conv_lengths` make one of frames"
+        raise ValueError(f"`mask` must have shape (batch, time) = {expected} to match `{like_name}`, got {got}{hint}.")
     check_like("mask", mask, "batch, time", like.shape[:2], like, like_name)
 
 

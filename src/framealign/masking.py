@@ -4,24 +4,27 @@ A mask is (batch, time) bool, True at real frames, in any pattern; None means th
 Padding is *written* over, never multiplied by zero: 0 * nan is nan.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from framealign._checks import INTEGERS, check_floating, check_mask, check_tensor
+from framealign._checks import check_floating, check_mask
 from framealign._precision import compute_dtype
 from framealign._state import can_be_read
+from framealign.lengths import as_lengths
 from framealign.segments import copy_real, segments_of_mask
 
 _WORTH_READING = 2**18  # bytes of frames from which a copy of the real ones is faster than a masked one
 
 
-def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
+def lengths_to_mask(lengths: Tensor | Sequence[int] | Any, max_length: int | None = None) -> Tensor:
     """Turn numbers of real frames into a mask.
 
     Args:
-        lengths: Numbers of real **frames**, not samples and not fractions of the longest.
+        lengths: Numbers of real **frames**, in a tensor, list or array; of samples see `conv_lengths`, of shares of
+            the longest `relative_lengths`, of an attention mask `attention_mask_lengths`.
         max_length: Number of columns of the mask. Longer lengths saturate. None takes the longest length,
             which reads it from the device: the one host read in this library. Pass
             `max_length=frames.shape[1]` in a training step.
@@ -31,7 +34,7 @@ def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
         - returns: (batch, max_length), bool, True at real frames
 
     Raises:
-        TypeError: `lengths` is not an integer tensor, or `max_length` not an integer.
+        TypeError: `lengths` are not integers, or `max_length` is not one.
         ValueError: `lengths` is not one-dimensional, or `max_length` is negative.
 
     Example:
@@ -41,12 +44,7 @@ def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
         tensor([[ True, False, False, False],
                 [ True,  True,  True, False]])
     """
-    check_tensor("lengths", lengths, "batch")
-    if lengths.dtype not in INTEGERS:
-        raise TypeError(
-            f"`lengths` must be integer numbers of frames, got {lengths.dtype}; "
-            "for lengths relative to the longest use `(lengths * frames.shape[1]).round().long()`."
-        )
+    lengths = as_lengths(lengths)
     if max_length is None:
         max_length = int(lengths.max()) if lengths.numel() else 0
         max_length = max(max_length, 0)
