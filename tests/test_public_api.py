@@ -27,6 +27,7 @@ NAMES = {
         "attention_mask_lengths",
         "conv_lengths",
         "diagnostics",
+        "exact_under_padding",
         "functional",
         "lengths_to_mask",
         "relative_lengths",
@@ -87,6 +88,7 @@ SIGNATURES = {
     "conv_lengths": "(lengths, kernel, stride, padding=0)",
     "attention_mask_lengths": "(attention_mask)",
     "relative_lengths": "(lengths, longest)",
+    "exact_under_padding": "(model)",
     "functional.emotional_attention_loss": (
         "(frames, anchor, mask=None, labels=None, *, margin=0.8, beta=1.0, negative_margin=None, reduction='mean', "
         "cu_seqlens=None, backend='auto')"

@@ -14,6 +14,7 @@ from framealign.pooling import (
     SelfAttentionPooling,
     StatisticsPooling,
 )
+from framealign.wav2vec2 import exact_under_padding
 
 __version__ = "0.2.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "attention_mask_lengths",
     "conv_lengths",
     "diagnostics",
+    "exact_under_padding",
     "functional",
     "lengths_to_mask",
     "relative_lengths",
