@@ -2,7 +2,7 @@
 
 python benchmarks/gradient_share.py --corpus emodb --classes four --data PATH/TO/EmoDB --backbone dvector
 
-The options are those of an examples/cross_dataset.py run with --save-models, whose trained models are read. For each
+The options are those of an examples/cross_dataset.py run with --save_models, whose trained models are read. For each
 part of the model it prints the norm of each term's gradient, weighted as in training, over cross-entropy's, and the
 cosine between the two: a small share cannot move what cross-entropy decides, whatever the optimiser, since Adam scales
 the sum and not the terms. Means over a few training batches of the first fold.

@@ -4,7 +4,7 @@ python benchmarks/neutral_in_splices.py --corpus ravdess --data PATH/TO/Audio_Sp
     --backbone openai/whisper-base
 
 The options are those of an examples/cross_dataset.py run. Its stage 1 is read, and the other systems where it kept
-their weights (--save-models). It prints how many frames of the test speakers' neutral speech are called neutral, or
+their weights (--save_models). It prints how many frames of the test speakers' neutral speech are called neutral, or
 calm: in whole utterances; without the silence around them; joined with another neutral utterance; joined with an
 emotional one. What falls from one to the next is due to silence, to the join, or to the emotion beside.
 """

@@ -10,7 +10,7 @@ python examples/cross_dataset.py --corpus manifest --data my.csv
 Trained on one corpus and tested on all of another, over the four classes that all share:
 
 python examples/cross_dataset.py --corpus ravdess --data PATH/TO/Audio_Speech_Actors_01-24 --classes four \\
-    --train-corpus iemocap --train-data PATH/TO/IEMOCAP_full_release
+    --train_corpus iemocap --train_data PATH/TO/IEMOCAP_full_release
 
 The same command goes on where a run was stopped.
 """
@@ -25,9 +25,9 @@ def main() -> None:
     parser = script_parser(__doc__)
     add_corpus_arguments(parser, required=True)
     parser.add_argument(
-        "--train-corpus", choices=list(corpora()), help="another corpus to train on; all of --corpus is then test"
+        "--train_corpus", choices=list(corpora()), help="another corpus to train on; all of --corpus is then test"
     )
-    parser.add_argument("--train-data", type=Path, help="where that corpus is")
+    parser.add_argument("--train_data", type=Path, help="where that corpus is")
     add_common_arguments(parser)
     options = parse(parser)
 

@@ -1,6 +1,7 @@
 """The scripts' command lines: options, a file of options, the first lines of a run, and how it ends."""
 
 import argparse
+import difflib
 import os
 import re
 import signal
@@ -59,10 +60,20 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The script's own description as it is written, and each option's default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.help is None or any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
+            return action.help
+        default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        return f"{action.help} (default: {default})"
+
+
 def script_parser(description: str | None) -> ArgumentParser:
     parser = ArgumentParser(
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         exit_on_error=False,
         print_config=None,  # a run writes its own, with the defaults of its backbone
     )
@@ -107,7 +118,7 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
     )
     add("--cache", type=Path, default=Path("runs/cache"), help="folder for the frozen front end's features")
     add(
-        "--cache-dtype",
+        "--cache_dtype",
         choices=("float16", "bfloat16", "float32"),
         default="float16",
         help="what they are kept in; bfloat16 holds any value, and either half takes half of float32's disk",
@@ -128,8 +139,8 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
         help="auto: bf16 where the hardware computes with it and the backbone is a Transformer, else no (float32)",
     )
     add("--compile", action="store_true", help="compile the model with torch.compile")
-    add("--save-models", action="store_true", help="keep the weights of stage 2's models too")
-    add("--dry-run", action="store_true", help="read and check the corpus, print and write its folds, train nothing")
+    add("--save_models", action="store_true", help="keep the weights of stage 2's models too")
+    add("--dry_run", action="store_true", help="read and check the corpus, print and write its folds, train nothing")
     parser.add_class_arguments(Settings)
 
 
@@ -159,10 +170,29 @@ def parse(parser: ArgumentParser) -> Options:
 
 def parsed(parser: ArgumentParser) -> dict:
     try:
-        found: dict = parser.parse_args().as_dict()
+        found: dict = parser.parse_args([underscored(argument) for argument in sys.argv[1:]]).as_dict()
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise RecipeError(" ".join(str(error).split())) from None
+        raise RecipeError(" ".join(str(error).split()) + suggestion(str(error), parser)) from None
     return found
+
+
+def underscored(argument: str) -> str:
+    """`--batch-size` is `--batch_size`."""
+    name, equals, value = argument.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
+
+
+def suggestion(message: str, parser: ArgumentParser) -> str:
+    """The options that an unknown one may have meant."""
+    unknown = re.search(r"unrecognized arguments: --(\S+)", message)
+    if unknown is None:
+        return ""
+    known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    last_words = {option: option.removeprefix("--").rpartition(".")[2] for option in known}
+    word = unknown[1].partition("=")[0]
+    near = difflib.get_close_matches(word, last_words.values())
+    found = [option for option, last in last_words.items() if last in near or option == f"--{word}"]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def check_options(found: dict) -> None:
@@ -171,7 +201,7 @@ def check_options(found: dict) -> None:
         raise RecipeError(f"--corpus {found['corpus']}: needs --data, the place of the corpus.")
     check_grid(found)
     if (found.get("train_corpus") is None) != (found.get("train_data") is None):
-        raise RecipeError("--train-corpus and --train-data belong together; give both, or neither.")
+        raise RecipeError("--train_corpus and --train_data belong together; give both, or neither.")
     if repeated := [seed for seed in found["seeds"] if found["seeds"].count(seed) > 1]:
         raise RecipeError(f"--seeds: {repeated[0]} is given twice; a seed counts once.")
     if negative := [seed for seed in found["seeds"] if seed < 0]:
@@ -190,7 +220,7 @@ def check_grid(found: dict) -> None:
         raise RecipeError(f"--margins {wrong[0]:g}: a margin between cosines lies between -1 and 1.")
     for name in ("eal_weights", "fual_weights", "weights"):
         if wrong := [weight for weight in found.get(name, ()) if weight < 0]:
-            raise RecipeError(f"--{name.replace('_', '-')} {wrong[0]:g}: must be at least 0.")
+            raise RecipeError(f"--{name} {wrong[0]:g}: must be at least 0.")
 
 
 def default_name(found: dict, demo: bool, backbone: str) -> str:

@@ -39,7 +39,7 @@ DEMO = Path("runs/demo-corpus")
 
 
 def run(options: Options, train: Callable[["Experiment"], object]) -> None:
-    """What the scripts do: `train`, or with `--dry-run` only look."""
+    """What the scripts do: `train`, or with `--dry_run` only look."""
     if options.dry_run:
         dry_run(options)
     else:

@@ -13,35 +13,62 @@ from recipe.errors import RecipeError
 
 @dataclass(frozen=True)
 class Stage:
-    epochs: int
-    backbone_rate: float
-    attention_rate: float  # of the pooling
-    head_rate: float  # of the classifier
+    """One of the two trainings.
+
+    Args:
+        epochs: passes over the training utterances
+        backbone_rate: learning rate of what is tuned of the backbone
+        attention_rate: learning rate of the pooling
+        head_rate: learning rate of the classifier
+    """
+
+    epochs: int = 15
+    backbone_rate: float = 2e-5
+    attention_rate: float = 1e-4
+    head_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults are those of a fine-tuned Transformer; a backbone may have its own."""
+    """Hyperparameters; these defaults are those of wav2vec 2.0 and its relatives, other backbones have their own
 
-    stage1: Stage = Stage(epochs=15, backbone_rate=2e-5, attention_rate=1e-4, head_rate=1e-3)
-    stage2: Stage = Stage(epochs=10, backbone_rate=1e-5, attention_rate=1e-4, head_rate=1e-3)
-    frozen_layers: int = 0  # of a Transformer; they run once and are kept, as the convolutions below them always are
-    layers: str = "last"  # whose output the frames are: a number, last, or weighted: the learned sum of all
-    # Training utterances are also played slower and faster by this share, and higher and lower with it
+    Args:
+        stage1: Stage 1, attentive pooling and cross-entropy
+        stage2: Stage 2, from stage 1's backbone with a new pooling and classifier
+        frozen_layers: of a Transformer, from below; they run once and are kept, as the convolutions always are
+        layers: whose output the frames are: a number, last, or weighted, the learned sum of all
+        speed_perturbation: training utterances are also heard slower and faster by this share; 0 is off
+        batch_size: utterances of one optimiser step, over all processes
+        frame_budget: steps of the front end, padding included, that one process takes at once
+        weight_decay: of AdamW
+        clip_norm: gradients are clipped at this norm
+        warmup: share of the steps in which learning rates rise; then they fall linearly to 0
+        margin: of EAL, between cosines (paper)
+        eal_weight: of EAL beside cross-entropy (paper)
+        fual_weight: of FUAL beside cross-entropy (paper)
+        negative_margin: of EAL's separation term, which the paper's equations do not have
+        num_heads: of the encoder of CLS and self-attention pooling (paper)
+        depth: its layers (paper)
+    """
+
+    stage1: Stage = Stage()
+    stage2: Stage = Stage(epochs=10, backbone_rate=1e-5)
+    frozen_layers: int = 0
+    layers: str = "last"
     speed_perturbation: float = 0.0
-    batch_size: int = 16  # utterances of one optimiser step, over all processes
-    # Steps of the front end, padding included, that one process takes at once. On a CPU, attention with dropout keeps
-    # memory that grows with the square of an utterance's length, so that two of the longest are too much
+    batch_size: int = 16
+    # On a CPU, attention with dropout keeps memory that grows with the square of an utterance's length, so that two of
+    # the longest are too much
     frame_budget: int = 3200
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    warmup: float = 0.1  # share of the steps in which the learning rates rise; then they fall linearly to 0
-    margin: float = 0.8  # paper
-    eal_weight: float = 0.05  # paper
-    fual_weight: float = 0.05  # paper
-    negative_margin: float = 0.2  # of the separation term, which the paper's equations do not have
-    num_heads: int = 4  # paper
-    depth: int = 1  # paper
+    warmup: float = 0.1
+    margin: float = 0.8
+    eal_weight: float = 0.05
+    fual_weight: float = 0.05
+    negative_margin: float = 0.2
+    num_heads: int = 4
+    depth: int = 1
 
     @property
     def speeds(self) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ def test_both_tables_reuse_what_the_main_experiment_trained(iemocap, tmp_path, r
     output = tmp_path / "runs" / "iemocap-tiny"
     before = {path: path.stat().st_mtime_ns for path in output.glob("trainings/*/*/result.json")}
     assert len(before) == 3
-    printed = run(ablation.main, "--data", iemocap, *FAST, "--margins", 0.4, 0.8, "--eal-weights", 0.05, 5)
+    printed = run(ablation.main, "--data", iemocap, *FAST, "--margins", 0.4, 0.8, "--eal_weights", 0.05, 5)
     assert "3 of 6 trainings are finished" in printed
     for path, time in before.items():
         assert path.stat().st_mtime_ns == time
@@ -57,7 +57,7 @@ def test_both_tables_reuse_what_the_main_experiment_trained(iemocap, tmp_path, r
     ("arguments", "message"),
     [
         (["--margins", "2"], "--margins 2: a margin between cosines lies between -1 and 1"),
-        (["--fual-weights=-1"], "--fual-weights -1: must be at least 0"),
+        (["--fual_weights=-1"], "--fual_weights -1: must be at least 0"),
         (["--corpus", "ravdess"], "--corpus ravdess: needs --data"),
     ],
 )

@@ -573,7 +573,7 @@ def test_features_are_kept_in_the_type_that_was_asked_for(corpus, backbone, root
 def test_a_value_that_does_not_fit_is_refused_and_the_way_out_named(corpus, backbone, root):
     compute = type(backbone).features
     backbone.features = lambda waveform: 1e6 * compute(backbone, waveform)
-    with pytest.raises(RecipeError, match=r"--cache-dtype float16: a feature of .* does not fit; use bfloat16"):
+    with pytest.raises(RecipeError, match=r"--cache_dtype float16: a feature of .* does not fit; use bfloat16"):
         cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     kept = cached_features(corpus, FeatureCache(root, backbone, CPU, torch.bfloat16), progress=False)
     assert all(steps.isfinite().all() for steps in kept.by_id.values())

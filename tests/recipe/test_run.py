@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -179,7 +180,7 @@ def test_training_utterances_alone_are_heard_at_other_speeds(iemocap, tmp_path, 
 
 def test_dry_run_trains_nothing(iemocap, tmp_path, run):
     output = tmp_path / "run"
-    printed = run(iemocap_two_stage.main, "--data", iemocap, "--dry-run", "--output", output)
+    printed = run(iemocap_two_stage.main, "--data", iemocap, "--dry_run", "--output", output)
     assert "dry run: nothing was trained" in printed
     assert "Ses05F" in printed
     assert [path.name for path in output.iterdir()] == ["folds.json"]
@@ -207,7 +208,7 @@ def test_other_corpora_train_in_their_own_layouts(tmp_path, data_root, run):
 def test_training_on_one_corpus_and_testing_on_another(iemocap, tmp_path, data_root, run):
     root = ravdess_excerpt(data_root, tmp_path / "Audio_Speech_Actors_01-24")
     target = ("--corpus", "ravdess", "--data", root, "--classes", "four")
-    source = ("--train-corpus", "iemocap", "--train-data", iemocap)
+    source = ("--train_corpus", "iemocap", "--train_data", iemocap)
     run(cross_dataset.main, *target, *source, *FAST)
     output = tmp_path / "runs" / "iemocap-ravdess-four-tiny"
     (fold,) = json.loads((output / "folds.json").read_text())
@@ -278,7 +279,9 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
         (["--systems", "best"], "--systems best: there are paper, all, attentive-pooling"),
         (["--data", "IEMOCAP_full_release", "--frame_budget", "10"], "frame_budget 10: .* alone has"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--colour", "red"], "--colour"),
+        (["--colour", "red"], "unrecognized arguments: --colour red$"),
+        (["--epochs", "3"], r"--epochs 3; did you mean --stage1.epochs or --stage2.epochs\?"),
+        (["--batch-sise=8"], r"--batch_sise=8; did you mean --batch_size\?"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_read(iemocap, tmp_path, run, arguments, message):
@@ -312,8 +315,33 @@ def test_a_folder_holds_one_setup(iemocap, run, change, message):
         run(iemocap_two_stage.main, *arguments, *change)
 
 
+@pytest.mark.parametrize("script", ["iemocap_two_stage", "ablation", "cross_dataset", "loss_weights"])
+def test_help_says_what_every_option_is_and_its_default(script):
+    printed = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{script}.py"), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "<class" not in printed
+    assert "Hyperparameters; these defaults are those of wav2vec 2.0" in printed
+    options = " ".join(printed[printed.index("options:") :].split())
+    described = re.findall(r"--([a-z_0-9.]+) (?:[A-Z_{][^ ]* )?(.*?)(?= --[a-z]|$)", options)
+    assert len(described) > 30
+    for name, text in described:
+        if name not in ("stage1", "stage2"):  # a file of their options, by jsonargparse
+            assert len(text) > 10, name
+    assert re.search(r"--stage2.epochs STAGE2.EPOCHS passes over the training utterances .default: 10\)", options)
+
+
+def test_options_may_be_spelt_with_dashes(iemocap, tmp_path, run):
+    printed = run(
+        *(iemocap_two_stage.main, "--data", iemocap, "--dry-run", "--output", tmp_path / "a-b_c"),
+        *("--batch-size=4", "--stage1.head-rate", "1e-2"),
+    )
+    assert "dry run: nothing was trained" in printed
+    assert (tmp_path / "a-b_c").is_dir()  # values are left as they are
+
+
 def test_an_error_ends_a_script_in_one_line(tmp_path):
-    script = [sys.executable, EXAMPLES / "cross_dataset.py", "--corpus", "emodb", "--data", "nowhere", "--dry-run"]
+    script = [sys.executable, EXAMPLES / "cross_dataset.py", "--corpus", "emodb", "--data", "nowhere", "--dry_run"]
     found = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 2
     assert found.stderr.startswith("error: ")

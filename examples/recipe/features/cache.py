@@ -99,7 +99,7 @@ class FeatureCache:
         kept = steps.cpu().to(self.dtype, memory_format=torch.contiguous_format, copy=True)
         if not kept.isfinite().all():
             raise RecipeError(
-                f"--cache-dtype {str(self.dtype).removeprefix('torch.')}: a feature of {steps.abs().max():.3g} does "
+                f"--cache_dtype {str(self.dtype).removeprefix('torch.')}: a feature of {steps.abs().max():.3g} does "
                 "not fit; use bfloat16 or float32."
             )
         return kept
