@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from framealign._checks import Backend, check_backend, check_floating, check_labels, check_like, check_per_frame
+from framealign._plain_linear import is_plain_linear
 from framealign.functional.alignment_objective import (
     DEFAULTS,
     Objective,
@@ -138,7 +138,9 @@ class AlignmentObjective(nn.Module):
         stats = frame_logits = weights = None
         if anchor is not None:
             columns = anchor_columns(anchor, options.eal.negative_margin)
-            linear = _plain_linear(classifier) if options.fual_weight else None
+            linear: nn.Linear | None = None
+            if options.fual_weight and is_plain_linear(classifier):
+                linear = classifier
             if linear is not None:
                 columns = with_classifier(columns, linear.weight)
             stats = frame_stats_core(pooled.frames, columns, layout, norms=True, backend=self.backend)
@@ -152,21 +154,6 @@ class AlignmentObjective(nn.Module):
                 frame_logits = classifier(zero_padding(pooled.frames, layout.mask))
             weights = normalized(frame_logits, pooled.weights, layout)
         return alignment_objective_core(stats, anchor, frame_logits, logits, weights, labels, layout, options)
-
-
-def _plain_linear(classifier: Callable[[Tensor], Tensor]) -> nn.Linear | None:
-    """The classifier, where calling it is a product with its weight and no more: no subclass, no hooks."""
-    if type(classifier) is not nn.Linear or not isinstance(classifier.weight, nn.Parameter):
-        return None
-    hooks = (
-        classifier._forward_hooks,
-        classifier._forward_pre_hooks,
-        classifier._backward_hooks,
-        classifier._backward_pre_hooks,
-        *(getattr(torch_module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward")),
-        torch_module._global_backward_pre_hooks,
-    )
-    return None if any(hooks) else classifier
 
 
 def _anchor(pooled: Pooled) -> Tensor:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_backend, check_integer
+from framealign._plain_linear import is_plain_linear
 from framealign.functional.attentive import attentive_pooling_core
 from framealign.layout import Layout, checked_layout
 from framealign.masking import zero_padding
@@ -27,7 +28,7 @@ class FrameScorer(nn.Module):
 
     def attention(self, frames: Tensor, layout: Layout) -> dict[str, Tensor]:
         """By which it goes: logits, of frames that hold anything on padding; of a learned vector alone, a query."""
-        if isinstance(self.project, nn.Identity):
+        if isinstance(self.project, nn.Identity) and is_plain_linear(self.score):
             return {"query": self.score.weight.expand(layout.batch, 1, -1)}
         unpadded = unpad(frames, layout)
         if unpadded is not None:

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_integer, check_number
+from framealign._plain_linear import is_plain_linear
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Packed, Padded, log_sum_exp
 from framealign.masking import zero_padding
@@ -55,7 +56,11 @@ class Encoder(nn.Module):
     @property
     def answers_one_query(self) -> bool:
         """Whether `cls_alone` computes what `with_cls` does."""
-        return len(self.layers) == 1 and not (self.training and self.dropout > 0)
+        return (
+            len(self.layers) == 1
+            and not (self.training and self.dropout > 0)
+            and is_plain_linear(cast(EncoderLayer, self.layers[0]).attention.project_in)  # whose weight it reads
+        )
 
     def cls_alone(self, frames: Tensor, cls: Tensor, layout: Layout, backend: Backend) -> Tensor:
         """Only the second result of `with_cls`, of a single layer without dropout: one query in place of all."""

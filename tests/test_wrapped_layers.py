@@ -1,0 +1,145 @@
+"""What people put around linear layers takes part: each pooling calls them, or reads them only where that is the same.
+
+LoRA, pruning, weight norm and quantisation keep a readable `weight`, which is not what the layer computes with.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
+
+import framealign
+from framealign import lengths_to_mask
+from framealign._plain_linear import is_plain_linear
+
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "attentive": lambda: framealign.AttentivePooling(16),
+    "attentive, one vector": lambda: framealign.AttentivePooling(16, hidden_dim=None),
+    "attentive statistics, one vector": lambda: framealign.AttentiveStatisticsPooling(16, hidden_dim=None),
+    "self-attention": lambda: framealign.SelfAttentionPooling(16),
+    "self-attention, one vector": lambda: framealign.SelfAttentionPooling(16, hidden_dim=None),
+    "CLS": lambda: framealign.CLSSelfAttentionPooling(16),
+    "CLS alone": lambda: framealign.CLSSelfAttentionPooling(16, aggregate="cls"),
+}
+each_pooling = pytest.mark.parametrize("make", POOLINGS.values(), ids=POOLINGS)
+
+
+class LoRA(nn.Module):
+    """As peft's: the weight of the layer below stays readable."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Parameter(torch.randn(2, base.in_features))
+        self.up = nn.Parameter(torch.randn(base.out_features, 2))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.base(values) + values @ self.down.T @ self.up.T
+
+    def merged(self) -> nn.Linear:
+        """The plain layer that computes the same."""
+        with torch.no_grad():
+            self.base.weight += self.up @ self.down
+        return self.base
+
+
+def replace_linears(module: nn.Module, by: Callable[[nn.Module], nn.Module], kind: type = nn.Linear) -> None:
+    for name, child in list(module.named_children()):
+        if isinstance(child, kind):
+            setattr(module, name, by(child))
+        else:
+            replace_linears(child, by, kind)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    mask = lengths_to_mask([20, 7, 0], 20)
+    return torch.randn(3, 20, 16).masked_fill(~mask[..., None], torch.nan), mask
+
+
+@each_pooling
+def test_lora_takes_part_and_learns(make: Callable[[], nn.Module]) -> None:
+    pooling = make().eval()
+    replace_linears(pooling, LoRA)
+    found, embedded = pooling(*batch()).utterance, pooling.embed(*batch_again())
+    found.square().sum().backward()
+    for layer in pooling.modules():
+        if isinstance(layer, LoRA):
+            assert layer.up.grad is not None
+            assert layer.up.grad.isfinite().all()
+            assert layer.up.grad.any()
+    replace_linears(pooling, LoRA.merged, LoRA)
+    frames, mask = batch_again()
+    expected = pooling(frames, mask).utterance
+    torch.testing.assert_close(embedded, expected, atol=1e-4, rtol=1e-4)
+
+
+def batch_again() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return batch()
+
+
+@each_pooling
+def test_pruning_takes_part(make: Callable[[], nn.Module]) -> None:
+    pooling = make().eval()
+    linears = [layer for layer in pooling.modules() if isinstance(layer, nn.Linear)]
+    for layer in linears:
+        prune.l1_unstructured(layer, "weight", amount=0.5)
+    with torch.no_grad():
+        for layer in linears:  # after the latest call of its hook, which writes `weight`
+            layer.weight_orig.mul_(3)
+    found, embedded = pooling(*batch_again()).utterance, pooling.embed(*batch_again())
+    for layer in linears:
+        prune.remove(layer, "weight")
+    expected = pooling(*batch_again()).utterance
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(embedded, expected, atol=1e-5, rtol=1e-5)
+
+
+@each_pooling
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, weight_norm], ids=["hook", "parametrization"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_weight_norm_learns_in_step_after_step(make: Callable[[], nn.Module], norm: Callable[..., nn.Module]) -> None:
+    pooling = make()
+    for layer in list(pooling.modules()):
+        if isinstance(layer, nn.Linear):
+            norm(layer)
+    for function in (lambda *inputs: pooling(*inputs).utterance, pooling.embed):
+        for _ in range(2):
+            pooling.zero_grad()
+            function(*batch_again()).square().sum().backward()
+            gradients = {name: parameter.grad for name, parameter in pooling.named_parameters()}
+            scales = [gradient for name, gradient in gradients.items() if name.endswith(("weight_g", "original0"))]
+            assert scales
+            assert all(gradient is not None and gradient.isfinite().all() for gradient in scales)
+
+
+@each_pooling
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore::DeprecationWarning")
+def test_dynamic_quantisation(make: Callable[[], nn.Module]) -> None:
+    pooling = make().eval()
+    quantised = torch.ao.quantization.quantize_dynamic(pooling, {nn.Linear}, dtype=torch.qint8)
+    expected = pooling(*batch_again()).utterance
+    for found in (quantised(*batch_again()).utterance, quantised.embed(*batch_again())):
+        assert (found - expected).abs().max() < 0.1
+
+
+def test_plain_is_a_layer_that_computes_with_its_weight_and_no_more() -> None:
+    class Other(nn.Linear):
+        pass
+
+    assert is_plain_linear(nn.Linear(2, 2))
+    hooked, normed = nn.Linear(2, 2), weight_norm(nn.Linear(2, 2))
+    hooked.register_forward_hook(lambda *_: None)
+    for layer in (Other(2, 2), hooked, normed, LoRA(nn.Linear(2, 2)), lambda values: values, nn.Identity()):
+        assert not is_plain_linear(layer)
