@@ -24,8 +24,11 @@ def is_transforming() -> bool:
 
 
 def needs_every_derivative() -> bool:
-    """Inside a transform of `torch.func`, or forward mode: a formula for the gradient alone is not enough."""
-    return is_transforming() or forward_ad._current_level >= 0
+    """Inside a transform of `torch.func`, forward mode, or `torch.jit.trace`, which would keep one batch's values.
+
+    A formula for the gradient alone is not enough there.
+    """
+    return is_transforming() or forward_ad._current_level >= 0 or bool(torch._C._is_tracing())
 
 
 def is_exporting() -> bool:
