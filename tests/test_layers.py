@@ -7,13 +7,14 @@ from imports import arrows_back, assert_no_circle, imports_of
 
 IMPORTS = imports_of(Path(framealign.__file__).parent)
 FLOORS = (
-    ("_checks", "_state", "_precision", "segments"),
+    ("_checks", "_state", "_precision", "_plain_linear", "segments"),
+    ("lengths",),
     ("masking",),
     ("layout",),
     ("kernels",),
     ("functional",),
     ("pooling",),
-    ("losses", "diagnostics"),
+    ("losses", "diagnostics", "wav2vec2"),
 )
 
 

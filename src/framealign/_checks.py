@@ -74,7 +74,7 @@ def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
         hint = ""
         if like.ndim == 3 and got == (like.shape[0], like.shape[2]):
             hint = f"; if `{like_name}` are (batch, dim, time), use `{like_name}.transpose(1, 2)`"
-        elif got[0] == expected[0] and got[1] > expected[1]:
+        elif got[0] == expected[0] and got[1] >= 2 * expected[1]:
             hint = "; of a mask of samples, `attention_mask_lengths` and `conv_lengths` make one of frames"
         raise ValueError(f"`mask` must have shape (batch, time) = {expected} to match `{like_name}`, got {got}{hint}.")
     check_like("mask", mask, "batch, time", like.shape[:2], like, like_name)
