@@ -7,20 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import framealign
+from cases import CLASSES, DIM, POOLINGS
 from framealign import lengths_to_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*is deprecated")
-
-POOLINGS: dict[str, Callable[[], nn.Module]] = {
-    "mean": lambda: framealign.MeanPooling(16),
-    "max": lambda: framealign.MaxPooling(16),
-    "statistics": lambda: framealign.StatisticsPooling(16),
-    "attentive": lambda: framealign.AttentivePooling(16),
-    "attentive, one vector": lambda: framealign.AttentivePooling(16, hidden_dim=None),
-    "attentive statistics": lambda: framealign.AttentiveStatisticsPooling(16),
-    "self-attention": lambda: framealign.SelfAttentionPooling(16),
-    "CLS": lambda: framealign.CLSSelfAttentionPooling(16),
-}
 
 
 class Outputs(nn.Module):
@@ -35,7 +25,7 @@ class Outputs(nn.Module):
 class Losses(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.classifier = nn.Linear(16, 4)
+        self.classifier = nn.Linear(DIM, CLASSES)
         self.eal, self.fual = framealign.EmotionalAttentionLoss(), framealign.FrameUtteranceAlignmentLoss()
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,11 +33,11 @@ class Losses(nn.Module):
         return self.eal(frames, anchor, mask), self.fual(self.classifier(frames), self.classifier(anchor), None, mask)
 
 
-MODULES = {**{name: lambda make=make: Outputs(make()) for name, make in POOLINGS.items()}, "losses": Losses}
+MODULES = {**{str(case): lambda case=case: Outputs(case.module(**case.options)) for case in POOLINGS}, "losses": Losses}
 
 
 def batch(lengths: list[int], time: int) -> tuple[Tensor, Tensor]:
-    return torch.randn(len(lengths), time, 16), lengths_to_mask(lengths, time)
+    return torch.randn(len(lengths), time, DIM), lengths_to_mask(lengths, time)
 
 
 @pytest.mark.parametrize("lengths", [[20, 7, 3], [20, 20, 20]], ids=["padded", "without padding"])

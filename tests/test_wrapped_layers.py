@@ -4,6 +4,7 @@ LoRA, pruning, weight norm and quantisation keep a readable `weight`, which is n
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,20 +12,18 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
-import framealign
+from cases import DIM, POOLINGS
 from framealign import lengths_to_mask
 from framealign._plain_linear import is_plain_linear
 
-POOLINGS: dict[str, Callable[[], nn.Module]] = {
-    "attentive": lambda: framealign.AttentivePooling(16),
-    "attentive, one vector": lambda: framealign.AttentivePooling(16, hidden_dim=None),
-    "attentive statistics, one vector": lambda: framealign.AttentiveStatisticsPooling(16, hidden_dim=None),
-    "self-attention": lambda: framealign.SelfAttentionPooling(16),
-    "self-attention, one vector": lambda: framealign.SelfAttentionPooling(16, hidden_dim=None),
-    "CLS": lambda: framealign.CLSSelfAttentionPooling(16),
-    "CLS alone": lambda: framealign.CLSSelfAttentionPooling(16, aggregate="cls"),
-}
-each_pooling = pytest.mark.parametrize("make", POOLINGS.values(), ids=POOLINGS)
+each_pooling = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(partial(case.module, **case.options), id=str(case))
+        for case in POOLINGS
+        if any(isinstance(layer, nn.Linear) for layer in case.module(**case.options).modules())
+    ],
+)
 
 
 class LoRA(nn.Module):
@@ -64,7 +63,7 @@ def replace_linears(module: nn.Module, by: Callable[[nn.Module], nn.Module], kin
 
 def batch() -> tuple[Tensor, Tensor]:
     mask = lengths_to_mask([20, 7, 0], 20)
-    return torch.randn(3, 20, 16).masked_fill(~mask[..., None], torch.nan), mask
+    return torch.randn(3, 20, DIM).masked_fill(~mask[..., None], torch.nan), mask
 
 
 @each_pooling

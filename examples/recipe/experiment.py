@@ -206,7 +206,8 @@ def read(options: Options) -> Corpus:
 
 def cache_size(corpus: Corpus, cache: FeatureCache, speeds: Sequence[float]) -> str:
     """What the features of the corpus will take, said before they are made; splices take about as much again."""
-    total = sum(seconds(utterance.path) / speed for speed in speeds for utterance in corpus.utterances)
+    own = sum(seconds(utterance.path) for utterance in corpus.utterances)
+    total = sum(own / speed for speed in speeds)
     a_second = cache.kept(cache.backbone.features(torch.randn(SAMPLE_RATE, device=cache.device))).nbytes
     kind = str(cache.dtype).removeprefix("torch.")
     return (

@@ -69,23 +69,23 @@ def check_mask(mask: Tensor | None, like: Tensor, like_name: str) -> None:
             f"`mask` must be bool, True at real frames, got {mask.dtype}; "
             "use `attention_mask.bool()` or `lengths_to_mask(...)`."
         )
-    if mask.ndim == 2 and mask.shape != like.shape[:2]:
-        expected, got = tuple(like.shape[:2]), tuple(mask.shape)
-        hint = ""
-        if like.ndim == 3 and got == (like.shape[0], like.shape[2]):
+    hint = ""
+    if mask.ndim == 2 and mask.shape[0] == like.shape[0] and mask.shape[1] != like.shape[1]:
+        if like.ndim == 3 and mask.shape[1] == like.shape[2]:
             hint = f"; if `{like_name}` are (batch, dim, time), use `{like_name}.transpose(1, 2)`"
-        elif got[0] == expected[0] and got[1] >= 2 * expected[1]:
+        elif mask.shape[1] >= 2 * like.shape[1]:
             hint = "; of a mask of samples, `attention_mask_lengths` and `conv_lengths` make one of frames"
-        raise ValueError(f"`mask` must have shape (batch, time) = {expected} to match `{like_name}`, got {got}{hint}.")
-    check_like("mask", mask, "batch, time", like.shape[:2], like, like_name)
+    check_like("mask", mask, "batch, time", like.shape[:2], like, like_name, hint)
 
 
-def check_like(name: str, tensor: Tensor, dims: str, expected: Sequence[int], like: Tensor, like_name: str) -> None:
-    """`tensor` has the shape that goes with `like`, and lies on its device."""
+def check_like(
+    name: str, tensor: Tensor, dims: str, expected: Sequence[int], like: Tensor, like_name: str, hint: str = ""
+) -> None:
+    """`tensor` has the shape that goes with `like`, and lies on its device; `hint` follows a wrong shape."""
     expected = tuple(expected)
     if tensor.ndim != len(expected) or any(got != want for got, want in zip(tensor.shape, expected, strict=True)):
         raise ValueError(
-            f"`{name}` must have shape ({dims}) = {expected} to match `{like_name}`, got {tuple(tensor.shape)}."
+            f"`{name}` must have shape ({dims}) = {expected} to match `{like_name}`, got {tuple(tensor.shape)}{hint}."
         )
     if tensor.device != like.device:
         raise ValueError(

@@ -82,16 +82,16 @@ def exact_under_padding(model: Model) -> Model:
                 "convolutions padding becomes something else than zeros; run it one utterance at a time."
             )
     for owner in owners:
+        if any(isinstance(hook, TellLengths) for hook in owner._forward_pre_hooks.values()):
+            continue  # done before
         layers = owner.feature_extractor.conv_layers
-        norm = getattr(layers[0], "layer_norm", None)
-        if isinstance(norm, nn.GroupNorm) and not isinstance(norm, GroupNormOfRealSteps):
-            layers[0].layer_norm = norm = GroupNormOfRealSteps(norm)
-        elif not isinstance(norm, GroupNormOfRealSteps):
-            norm = None  # normalised step by step: padding takes no part
-        if not any(isinstance(hook, TellLengths) for hook in owner._forward_pre_hooks.values()):
-            convolutions = [layer.conv for layer in layers]
-            owner.register_forward_pre_hook(TellLengths(norm, convolutions[0]), with_kwargs=True)
-            owner.register_forward_hook(HandBackMask(convolutions), with_kwargs=True)
+        plain = getattr(layers[0], "layer_norm", None)
+        norm = None  # of models that normalise step by step, where padding takes no part
+        if isinstance(plain, nn.GroupNorm):
+            layers[0].layer_norm = norm = GroupNormOfRealSteps(plain)
+        convolutions = [layer.conv for layer in layers]
+        owner.register_forward_pre_hook(TellLengths(norm, convolutions[0]), with_kwargs=True)
+        owner.register_forward_hook(HandBackMask(convolutions), with_kwargs=True)
     return model
 
 
