@@ -27,14 +27,15 @@ class Options:
     backbone: str
     output: Path
     cache: Path
-    seeds: tuple[int, ...]
-    folds: tuple[int, ...] | None  # all of them
+    seeds: tuple[int, ...] = (0,)
+    folds: tuple[int, ...] | None = None  # all of them
     corpus: str = "iemocap"
     data: Path | None = None  # the demo corpus
     classes: str = "own"
     train_corpus: str | None = None  # the same
     train_data: Path | None = None
     systems: tuple[str, ...] = ()
+    system: str = ""  # the one of a model for use
     margins: tuple[float, ...] = ()  # of the ablation, as the next two
     eal_weights: tuple[float, ...] = ()
     fual_weights: tuple[float, ...] = ()
@@ -104,6 +105,23 @@ def add_corpus_arguments(parser: ArgumentParser, required: bool = False) -> None
 
 
 def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
+    """Those of an experiment over folds and seeds."""
+    add = parser.add_argument
+    if systems:
+        add(
+            "--systems",
+            nargs="+",
+            default=["paper"],
+            help="paper: the systems of its Table 3; all: further poolings and an SVM too; or single ones by name",
+        )
+    add("--seeds", type=int, nargs="+", default=[0], help="the whole experiment is run with each")
+    add("--folds", type=int, nargs="+", help="only these folds, counted from 1")
+    add("--save_models", action="store_true", help="keep a model folder of each training, for predict.py")
+    add_training_arguments(parser)
+
+
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """Those of any training."""
     add = parser.add_argument
     add(
         "--backbone",
@@ -123,15 +141,6 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
         default="float16",
         help="what they are kept in; bfloat16 holds any value, and either half takes half of float32's disk",
     )
-    if systems:
-        add(
-            "--systems",
-            nargs="+",
-            default=["paper"],
-            help="paper: the systems of its Table 3; all: further poolings and an SVM too; or single ones by name",
-        )
-    add("--seeds", type=int, nargs="+", default=[0], help="the whole experiment is run with each")
-    add("--folds", type=int, nargs="+", help="only these folds, counted from 1")
     add(
         "--precision",
         choices=("auto", "no", "bf16", "fp16"),
@@ -139,17 +148,17 @@ def add_common_arguments(parser: ArgumentParser, systems: bool = True) -> None:
         help="auto: bf16 where the hardware computes with it and the backbone is a Transformer, else no (float32)",
     )
     add("--compile", action="store_true", help="compile the model with torch.compile")
-    add("--save_models", action="store_true", help="keep the weights of stage 2's models too")
     add("--dry_run", action="store_true", help="read and check the corpus, print and write its folds, train nothing")
     parser.add_class_arguments(Settings)
 
 
-def parse(parser: ArgumentParser) -> Options:
+def parse(parser: ArgumentParser, **defaults: float) -> Options:
     """What the command line says; a `--config` file counts as the options in it, at its place among the others.
 
-    Hyperparameters that are not given are the backbone's own, and its file takes seconds to import. So what can be
-    wrong is found before, and the first lines of the run are printed.
+    Hyperparameters that are not given are `defaults`, else the backbone's own, and its file takes seconds to import. So
+    what can be wrong is found before, and the first lines of the run are printed.
     """
+    parser.set_defaults(defaults)
     found = parsed(parser)
     check_options(found)
     demo = found["data"] is None
@@ -160,7 +169,7 @@ def parse(parser: ArgumentParser) -> Options:
         from recipe.features.backbones import backbone_kind
 
         kind = backbone_kind(backbone)
-        parser.set_defaults(asdict((demo and kind.demo_settings) or kind.settings_for(backbone)))
+        parser.set_defaults({**asdict((demo and kind.demo_settings) or kind.settings_for(backbone)), **defaults})
         found = parsed(parser)
     values = {field.name: found[field.name] for field in fields(Options) if field.name in found}
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
@@ -202,9 +211,10 @@ def check_options(found: dict) -> None:
     check_grid(found)
     if (found.get("train_corpus") is None) != (found.get("train_data") is None):
         raise RecipeError("--train_corpus and --train_data belong together; give both, or neither.")
-    if repeated := [seed for seed in found["seeds"] if found["seeds"].count(seed) > 1]:
+    seeds = found.get("seeds", [])
+    if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
         raise RecipeError(f"--seeds: {repeated[0]} is given twice; a seed counts once.")
-    if negative := [seed for seed in found["seeds"] if seed < 0]:
+    if negative := [seed for seed in seeds if seed < 0]:
         raise RecipeError(f"--seeds {negative[0]}: must be at least 0.")
     settings_of(found)
 
@@ -231,7 +241,8 @@ def default_name(found: dict, demo: bool, backbone: str) -> str:
     source = found.get("train_corpus")
     if source == "manifest":
         source = found["train_data"].stem
-    words = [source, corpus, "four" if found.get("classes") == "four" else None]
+    four, model = found.get("classes") == "four", "system" in found
+    words = [source, corpus, "four" if four else None, "model" if model else None]
     return re.sub(r"[^\w.-]+", "-", "-".join([*filter(None, words), Path(backbone).name]))
 
 

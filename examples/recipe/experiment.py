@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,26 +27,38 @@ from recipe.features.backbones import load_backbone
 from recipe.features.batches import check_budget
 from recipe.features.cache import FeatureCache, cached_features, perturbed_features, splice_features, state_digest
 from recipe.files import write_text
+from recipe.models.card import CardWriter
+from recipe.models.folder import Description, write_model
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import steps_an_epoch
+from recipe.training.model import EmotionModel
 from recipe.training.plan import Block, Training, make_plan
+from recipe.training.predict import Predictions
 from recipe.training.progress import Progress
 from recipe.training.systems import System
-from recipe.training.two_stage import TwoStages
+from recipe.training.two_stage import KeepModel, TwoStages
 
 DEMO = Path("runs/demo-corpus")
 
 
-def run(options: Options, train: Callable[["Experiment"], object]) -> None:
+MakeFolds = Callable[[Options, Corpus], list[Fold]]
+
+
+def folds_of(options: Options, corpus: Corpus) -> list[Fold]:
+    """The corpus's own, or the one of two that are joined."""
+    return split_folds(corpus) if options.train_corpus is not None else corpora()[options.corpus].folds(corpus)
+
+
+def run(options: Options, train: Callable[["Experiment"], object], make_folds: MakeFolds = folds_of) -> None:
     """What the scripts do: `train`, or with `--dry_run` only look."""
     if options.dry_run:
-        dry_run(options)
+        dry_run(options, make_folds)
     else:
-        train(prepare(options))
+        train(prepare(options, make_folds))
 
 
-def prepare(options: Options) -> "Experiment":
+def prepare(options: Options, make_folds: MakeFolds = folds_of) -> "Experiment":
     """All that trainings need, in an output folder that is theirs."""
     keep_pages()
     # The backbone comes first: a wrong name should not cost the reading of a corpus
@@ -123,17 +135,6 @@ class Experiment:
         """
         options, settings = self.options, self.options.settings
         plan = make_plan(options.seeds, self.folds, systems, options.output)
-        steps = {
-            training: steps_an_epoch(len(block.fold.train), settings) * training.system.epochs(settings)
-            for block in plan
-            for training in block.trainings
-        }
-        finished = self.agreed([training for training in steps if training.finished], list(steps))
-        if finished:
-            announce(
-                self.accelerator,
-                f"{len(finished)} of {len(steps)} trainings are finished in {options.output}; going on",
-            )
         results = RunResults(
             self.corpus,
             options.output,
@@ -150,28 +151,66 @@ class Experiment:
         if main:
             options.write(results.file("config.yaml"))
         try:
-            done = sum(steps[training] for training in finished)
-            with Progress(sum(steps.values()), done, disable=not main) as progress:
-                stages = TwoStages(
-                    self.backbone,
-                    self.features,
-                    self.splices,
-                    self.corpus.classes,
-                    settings,
-                    self.accelerator,
-                    progress,
-                    options.save_models,
-                )
-                for block in plan:
-                    if list(stages.train(block, finished)) and main:
-                        results.write()
-                        progress.say(block_table(block, results))
+            for block, progress in self.trained(plan, self.keep_in_its_folder if options.save_models else None):
+                if main:
+                    results.write()
+                    progress.say(block_table(block, results))
         finally:  # an interrupted run reports what it had finished
             results.read()
             if results.finished and main:
                 results.write()
                 print(report(results), flush=True)
         return results
+
+    def trained(self, plan: list[Block], keep: KeepModel | None) -> Iterator[tuple[Block, Progress]]:
+        """Train what is not finished: each block with something new, and the bar, to write lines above it."""
+        options, settings = self.options, self.options.settings
+        steps = {
+            training: steps_an_epoch(len(block.fold.train), settings) * training.system.epochs(settings)
+            for block in plan
+            for training in block.trainings
+        }
+        finished = self.agreed([training for training in steps if training.finished], list(steps))
+        if finished:
+            announce(
+                self.accelerator,
+                f"{len(finished)} of {len(steps)} trainings are finished in {options.output}; going on",
+            )
+        done = sum(steps[training] for training in finished)
+        with Progress(sum(steps.values()), done, disable=not self.accelerator.is_main_process) as progress:
+            stages = TwoStages(
+                self.backbone,
+                self.features,
+                self.splices,
+                self.corpus.classes,
+                settings,
+                self.accelerator,
+                progress,
+                keep,
+            )
+            for block in plan:
+                if list(stages.train(block, finished)):
+                    yield block, progress
+
+    def keep_in_its_folder(self, training: Training, model: EmotionModel, found: Predictions) -> None:
+        self.keep(training.folder / "model", training, model, found)
+
+    def keep(self, folder: Path, training: Training, model: EmotionModel, found: Predictions) -> None:
+        """A trained model for predict.py, with its card."""
+        options, settings = self.options, self.options.settings
+        description = Description(
+            training.system.name,
+            # where a local copy lies is nobody's business
+            Path(options.backbone).resolve().name if Path(options.backbone).exists() else options.backbone,
+            training.system.pooling,
+            self.corpus.classes,
+            settings.frozen_layers,
+            settings.layers,
+            settings.num_heads,
+            settings.depth,
+        )
+        writer = CardWriter(self.corpus, settings, self.precision, options.data is None, self.backbone.caveat)
+        write_model(folder, model, description, writer.write(training, description, found))
 
     def agreed(self, finished: list[Training], everything: list[Training]) -> set[Training]:
         """What the main process found finished: all must skip the same, whatever they see on a shared disk."""
@@ -229,10 +268,6 @@ def splices_of(folds: list[Fold], progress: bool) -> list[Splice]:
 
     with shown:
         return splices(list(held_out.values()), speech_in)
-
-
-def make_folds(options: Options, corpus: Corpus) -> list[Fold]:
-    return split_folds(corpus) if options.train_corpus is not None else corpora()[options.corpus].folds(corpus)
 
 
 def claim(output: Path, setup: dict) -> None:
@@ -312,7 +347,7 @@ def block_table(block: Block, results: RunResults) -> str:
     return "\n".join(lines)
 
 
-def dry_run(options: Options) -> None:
+def dry_run(options: Options, make_folds: MakeFolds) -> None:
     corpus = read(options)
     folds = chosen(make_folds(options, corpus), options.folds)
     usable, skipped = usable_audio(corpus, check_file)

@@ -14,9 +14,11 @@ FLOORS = (
     ("features",),
     ("training",),
     ("reporting",),
+    ("models",),
+    ("inference",),
     ("command_line",),
     ("experiment",),
-    ("ablation", "loss_weights"),
+    ("ablation", "loss_weights", "one_model"),
 )
 
 

@@ -4,12 +4,13 @@ soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a furt
 """
 
 import io
+import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +21,14 @@ from tqdm import tqdm
 from recipe.data.corpus import Corpus, Skipped
 from recipe.errors import RecipeError
 
+if TYPE_CHECKING:
+    import soundfile
+
 T = TypeVar("T")
 
 SAMPLE_RATE = 16_000
 SHORTEST = 400  # samples in one frame of wav2vec 2.0 and its relatives
+BLOCK = 60  # seconds that are read at once
 
 # programs that write to a pipe do not know the length yet when they write the header
 PIPED = 0x7FFFF000  # bytes; a wav header then tells 0, or this many or more
@@ -77,22 +82,39 @@ def waveform(path: Path, content: bytes) -> Tensor:
     Raises:
         AudioError: When the file is missing, empty, no audio, truncated, silent, not finite, or shorter than a frame.
     """
-    samples, rate = decode(path, content)
-    if len(samples) == 0:
-        raise AudioError(path, "holds no samples; copy or unpack it again")
-    # in numpy: torch's threads cost more than the work on arrays as short as these
-    if not np.isfinite(samples).all():
-        raise AudioError(path, "holds NaN or infinite samples; convert it again from its source")
-    mono = samples.mean(axis=1)
-    if mono.min() == mono.max():
-        raise AudioError(path, "is digitally silent; copy or unpack it again")
-    resampled = resampler(rate)(torch.from_numpy(mono))
-    if len(resampled) < SHORTEST:
+    return torch.cat(list(blocks(path, content)))
+
+
+def blocks(path: Path, content: bytes | mmap.mmap) -> Iterator[Tensor]:
+    """The same block by block, so that a recording of any length takes the memory of one.
+
+    What is wrong with a file is raised where it is found, a truncated end at the end.
+    """
+    samples = 0
+    with opened(path, content) as file:
+        for block in resampled(mono(path, file), resampler(file.samplerate)):
+            samples += len(block)
+            yield block
+    if samples < SHORTEST:
         raise AudioError(
-            path,
-            f"is shorter than one frame: {len(resampled)} samples at {SAMPLE_RATE} Hz, of {SHORTEST}; leave it out",
+            path, f"is shorter than one frame: {samples} samples at {SAMPLE_RATE} Hz, of {SHORTEST}; leave it out"
         )
-    return resampled
+
+
+def resampled(pieces: Iterator[np.ndarray], resample: Resample) -> Iterator[Tensor]:
+    """What `resample` gives for all of them in one, in pieces."""
+    orig, new = resample.orig_freq // resample.gcd, resample.new_freq // resample.gcd
+    # a sample hears those around it; cuts lie where the filter begins anew
+    margin = 0 if orig == new else orig * (2 + resample.width // orig)
+    held, given = np.empty(0, np.float32), 0  # samples, and how many at the front were given already
+    for piece in pieces:
+        ready = (len(held) - margin) // orig * orig  # those behind it wait for the next piece
+        if ready > given:
+            yield resample(torch.from_numpy(held))[given // orig * new : ready // orig * new]
+            cut = max(0, ready - margin)
+            held, given = held[cut:], ready - cut
+        held = np.concatenate([held, piece])
+    yield resample(torch.from_numpy(held))[given // orig * new :]
 
 
 def at_speed(waveform: Tensor, speed: float) -> Tensor:
@@ -123,49 +145,85 @@ def resampler(rate: int) -> Resample:
     return Resample(ratio.numerator, ratio.denominator)
 
 
-def decode(path: Path, content: bytes) -> tuple[np.ndarray, int]:
-    """The samples of a file, (samples, channels) float32, and its rate; AudioError unless all of it is there."""
+def opened(path: Path, content: bytes | mmap.mmap) -> "soundfile.SoundFile":
     import soundfile  # here, for training from features reads no audio
 
+    stream = io.BytesIO(content) if isinstance(content, bytes) else content
+    if (repair := true_length(path, content)) is not None:
+        place, length = repair
+        stream.seek(place)
+        stream.write(length)
+        stream.seek(0)
     try:
-        file = soundfile.SoundFile(io.BytesIO(with_true_length(path, content)))
+        file = soundfile.SoundFile(stream)
     except soundfile.SoundFileError:
         raise AudioError(path, "is not audio, or its header is damaged; copy, unpack or convert it again") from None
-    with file:
-        if file.frames == UNKNOWN_LENGTH:
-            raise AudioError(path, "was written to a pipe and does not tell its length; convert it again, to a file")
+    if file.frames == UNKNOWN_LENGTH:
+        raise AudioError(path, "was written to a pipe and does not tell its length; convert it again, to a file")
+    return file
+
+
+def mono(path: Path, file: "soundfile.SoundFile") -> Iterator[np.ndarray]:
+    """Its samples as they are stored, the mean of the channels; AudioError unless all of them are there, and sound."""
+    import soundfile
+
+    samples, low, high = 0, np.inf, -np.inf
+    while samples < file.frames:
         try:
-            samples = file.read(dtype="float32", always_2d=True)
-            complete = len(samples) == file.frames
+            piece = file.read(BLOCK * file.samplerate, dtype="float32", always_2d=True)
         except soundfile.SoundFileError:  # what a truncated FLAC file ends in
-            complete = False
-        if not complete:
+            piece = np.empty((0, 1))
+        if len(piece) == 0:
             raise AudioError(path, "is truncated or damaged; copy or unpack it again")
-        return samples, file.samplerate
+        samples += len(piece)
+        # in numpy: torch's threads cost more than the work on arrays as short as these
+        if not np.isfinite(piece).all():
+            raise AudioError(path, "holds NaN or infinite samples; convert it again from its source")
+        piece = piece.mean(axis=1)
+        low, high = min(low, piece.min()), max(high, piece.max())
+        yield piece
+    if samples == 0:
+        raise AudioError(path, "holds no samples; copy or unpack it again")
+    if low == high:
+        raise AudioError(path, "is digitally silent; copy or unpack it again")
 
 
 def file_content(path: Path) -> bytes:
+    return checked_content(path, Path.read_bytes)
+
+
+def mapped_content(path: Path) -> mmap.mmap:
+    """The same, read from disk as it is asked for; what is written to it stays in memory."""
+
+    def mapped(path: Path) -> mmap.mmap | bytes:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if path.stat().st_size else b""
+
+    return checked_content(path, mapped)
+
+
+def checked_content(path: Path, read: Callable[[Path], T]) -> T:
     try:
-        content = path.read_bytes()
+        content = read(path)
     except FileNotFoundError:
         raise AudioError(path, "does not exist; check the path, or unpack the corpus again") from None
     except OSError as error:
         raise AudioError(path, f"cannot be read ({error.strerror}); check what it is and its permissions") from None
     if not content:
         raise AudioError(path, "is empty (0 bytes); copy or unpack it again")
-    if content.startswith(GIT_LFS):
+    if content[: len(GIT_LFS)] == GIT_LFS:
         raise AudioError(path, "is a pointer of Git LFS and not audio; run `git lfs pull` in the corpus's directory")
     return content
 
 
-def with_true_length(path: Path, content: bytes) -> bytes:
-    """A wav file's content; its header then tells as many bytes of sound as there are.
+def true_length(path: Path, content: bytes | mmap.mmap) -> tuple[int, bytes] | None:
+    """Where a wav file's header should tell how many bytes of sound there are, and what; None where it does.
 
     libsndfile reads a truncated wav without a word, and reads nothing of one that was written to a pipe with a
     length of 0. So the chunks are walked here: some recorders put others before and after the one with the sound.
     """
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return content
+        return None
     start = 12
     while start + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, start)
@@ -173,11 +231,11 @@ def with_true_length(path: Path, content: bytes) -> bytes:
         if name == b"data":
             held = len(content) - start
             if size == 0 or size >= PIPED:
-                return content[: start - 4] + struct.pack("<I", held) + content[start:]
+                return start - 4, struct.pack("<I", held)
             if size > held:
                 raise AudioError(
                     path, f"is truncated: it holds {held} of the {size} bytes of its sound; copy or unpack it again"
                 )
-            return content
+            return None
         start += size + size % 2  # chunks begin at even offsets
-    return content
+    return None

@@ -38,6 +38,7 @@ class Corpus:
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a reader of the report should know about the data
     speaker_groups: Sequence[Sequence[str]] = ()  # who are tested together; none: they are dealt into groups
+    licence: str = ""  # of its audio
 
     def with_only(self, ids: Collection[str], skipped: Sequence[Skipped]) -> "Corpus":
         """The utterances in `ids`; `skipped` are the files of the others."""
@@ -64,9 +65,15 @@ class Fold:
     train: list[Utterance]
     validation: list[Utterance]
     test: list[Utterance]
+    for_use: bool = False  # of a model that is trained on all that there is; then nobody is left to test on
 
     def sides(self) -> dict[str, list[Utterance]]:
-        return {side: getattr(self, side) for side in SIDES}
+        return {side: getattr(self, side) for side in SIDES if side != "test" or not self.for_use}
+
+    @property
+    def scored(self) -> list[Utterance]:
+        """Those whose predictions are kept: the test side, or where there is none the one that chose the epoch."""
+        return self.validation if self.for_use else self.test
 
 
 @dataclass(frozen=True)
@@ -77,3 +84,4 @@ class CorpusKind:
     read: Callable[..., Corpus]  # of its folder, or file, and of the classes to take; by default its own
     folds: Callable[[Corpus], list[Fold]]
     speaker_groups: Sequence[Sequence[str]] = ()  # published ones, who are tested together
+    licence: str = ""  # of the audio, as its publisher says

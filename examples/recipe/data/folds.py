@@ -5,6 +5,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 from recipe.data.corpus import SIDES, Corpus, Fold, Utterance
@@ -52,6 +54,12 @@ def split_folds(corpus: Corpus) -> list[Fold]:
     return checked([Fold(1, **sides)], corpus.classes)
 
 
+def fold_for_use(folds: Sequence[Fold], number: int = 1) -> Fold:
+    """All speakers to train on, but for those who are validation in that fold and choose the epoch."""
+    found = next(fold for fold in folds if fold.number == number)
+    return replace(found, train=[*found.train, *found.test], test=[], for_use=True)
+
+
 def listed_folds(corpus: Corpus) -> list[Fold]:
     """One fold for each value of `fold`, numbered from 1: its utterances are test, those of the next validation."""
     names = sorted({u.fold for u in corpus.utterances}, key=lambda name: (natural(name), name))
@@ -87,7 +95,7 @@ def taking_turns(corpus: Corpus, groups: Sequence[Sequence[str]], key: Callable[
 def with_only(folds: Sequence[Fold], ids: Collection[str], classes: Sequence[str]) -> list[Fold]:
     """The same folds, of the utterances in `ids` alone: an unusable file moves no speaker to another fold."""
     kept = [
-        Fold(fold.number, **{side: [u for u in found if u.id in ids] for side, found in fold.sides().items()})
+        replace(fold, **{side: [u for u in found if u.id in ids] for side, found in fold.sides().items()})
         for fold in folds
     ]
     return checked(kept, classes)
@@ -97,7 +105,7 @@ def checked(folds: list[Fold], classes: Sequence[str]) -> list[Fold]:
     """The folds, unless a speaker is on two sides or a side lacks a class: those would make scores meaningless."""
     for fold in folds:
         speakers = {side: {u.speaker for u in utterances} for side, utterances in fold.sides().items()}
-        for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for first, second in combinations(speakers, 2):
             if shared := sorted(speakers[first] & speakers[second]):
                 raise RecipeError(
                     f"fold {fold.number}: speaker {', '.join(shared)} is in both {first} and {second}; "
@@ -142,7 +150,7 @@ def fold_table(folds: list[Fold], classes: Sequence[str]) -> str:
     header = ["fold", "side", "utterances", *classes, "speakers"]
     rows = []
     for record in fold_records(folds, classes):
-        for side in SIDES:
+        for side in filter(record.get, SIDES):
             part = record[side]
             counts = [str(count) for count in part["counts"].values()]
             rows.append([str(record["fold"]), side, str(len(part["utterances"])), *counts, " ".join(part["speakers"])])

@@ -25,6 +25,7 @@ def joined(source: Corpus, target: Corpus) -> Corpus:
         ],
         skipped=[*source.skipped, *target.skipped],
         notes=[*source.notes, *target.notes],
+        licence=source.licence,  # of what is trained on
     )
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -44,6 +45,14 @@ class Backbone(nn.Module, ABC):
                 f"backbone {name}: is no Transformer, and has neither --frozen_layers {settings.frozen_layers} nor "
                 f"--layers {settings.layers}; leave them at 0 and last."
             )
+        return cls()
+
+    def write_architecture(self, folder: Path) -> None:
+        """What `untrained` needs, apart from the settings: a configuration, and no weights."""
+
+    @classmethod
+    def untrained(cls, folder: Path, settings: Settings) -> "Backbone":
+        """The encoder of a model folder, whose weights are read into it then."""
         return cls()
 
     @abstractmethod

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from framealign import Pooled
 from framealign.diagnostics import diagnose
 from recipe.features.batches import UtteranceFeatures, within_budget
 from recipe.settings import Settings
@@ -49,17 +50,8 @@ def predict(model: EmotionModel, data: UtteranceFeatures, settings: Settings, ac
         for features, mask, _ in batches:
             with accelerator.autocast():
                 pooled, frame_mask = model(features, mask)
-                logits = model.classifier(pooled.utterance)
+                of_batch = batch_outputs(model, pooled)
                 diagnostics = diagnose(pooled, model.classifier, frame_mask)._asdict()
-                # The classifier of a statistics pooling is too wide for frames
-                narrow = pooled.frames.shape[2] == pooled.utterance.shape[1]
-                frame_logits = model.classifier(pooled.frames) if narrow else logits.new_zeros(*frame_mask.shape, 0)
-            of_batch = {
-                "logits": logits,
-                "vectors": pooled.utterance,
-                "weights": pooled.weights,
-                "frame_logits": frame_logits,
-            }
             outputs.append((on_host(of_batch), on_host(diagnostics), frame_mask.to("cpu", non_blocking=True)))
     if accelerator.device.type != "cpu":
         torch.accelerator.synchronize(accelerator.device)  # the one wait: the device had all batches to work on
@@ -81,6 +73,18 @@ def predict(model: EmotionModel, data: UtteranceFeatures, settings: Settings, ac
         # one that a pooling does not have is nan
         diagnostics={name: value for name, value in means.items() if not math.isnan(value)},
     )
+
+
+def batch_outputs(model: EmotionModel, pooled: Pooled) -> dict[str, Tensor]:
+    logits = model.classifier(pooled.utterance)
+    # The classifier of a statistics pooling is too wide for frames
+    narrow = pooled.frames.shape[2] == pooled.utterance.shape[1]
+    return {
+        "logits": logits,
+        "vectors": pooled.utterance,
+        "weights": pooled.weights,
+        "frame_logits": model.classifier(pooled.frames) if narrow else logits.new_zeros(*pooled.weights.shape, 0),
+    }
 
 
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

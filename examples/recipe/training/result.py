@@ -44,7 +44,7 @@ class Result:
         write_tensors(training.outputs_file, found.tensors())
         if of_splices is not None:
             write_tensors(training.splices_file, of_splices.of_frames())
-        labels = [classes.index(utterance.label) for utterance in training.fold.test]
+        labels = [classes.index(utterance.label) for utterance in training.fold.scored]
         scores = score(labels, found.classes, len(classes))
         best = best_epoch(epochs) if epochs else None
         result = cls(training, scores, best, found.diagnostics, list(epochs), dict(over_time or {}))

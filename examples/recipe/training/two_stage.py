@@ -1,7 +1,7 @@
 """The two stages of the method on one fold: stage 1 once, then every system from its backbone."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from recipe.training.result import Result
 from recipe.training.systems import CLASSICAL
 from recipe.training.tensor_files import write_tensors
 
+KeepModel = Callable[[Training, EmotionModel, Predictions], None]
+
 
 @dataclass(frozen=True)
 class TwoStages:
@@ -38,7 +40,7 @@ class TwoStages:
     settings: Settings
     accelerator: Accelerator
     progress: Progress
-    save_models: bool
+    keep_model: KeepModel | None  # told of each trained model, and of what it says of the fold's scored side
 
     def train(self, block: Block, finished: set[Training]) -> Iterator[Training]:
         """The trainings of `block` that are not in `finished`, each yielded when its files are there."""
@@ -51,13 +53,13 @@ class TwoStages:
                 self.finish(training, classical_predictions(block.fold, self.classes))
             elif training is block.stage1:
                 stage1 = self.new_model(training, self.pretrained)
-                self.fit(training, stage1, keep=True)
+                self.fit(training, stage1)
             else:
                 if stage1 is None:
                     stage1 = self.new_model(block.stage1, self.pretrained)
                     stage1.load_learned_state(load_file(block.stage1.weights_file))
                 # Stage 2: from stage 1's backbone, with a new pooling and classifier
-                self.fit(training, self.new_model(training, stage1.backbone), keep=self.save_models)
+                self.fit(training, self.new_model(training, stage1.backbone))
             yield training
 
     def new_model(self, training: Training, backbone: Backbone) -> EmotionModel:
@@ -65,7 +67,7 @@ class TwoStages:
         pooling = training.system.build_pooling(backbone.dim, self.settings)
         return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
 
-    def fit(self, training: Training, model: EmotionModel, keep: bool) -> None:
+    def fit(self, training: Training, model: EmotionModel) -> None:
         train = UtteranceFeatures(training.fold.train, self.features, self.classes, self.settings.speeds)
         validation = self.data(training.fold.validation)
         epochs = fit(
@@ -77,8 +79,8 @@ class TwoStages:
             training,
             self.progress,
         )
-        found = self.predict(model, training.fold.test)
-        sides = {side: getattr(training.fold, side) for side in ("validation", "test")}
+        found = self.predict(model, training.fold.scored)
+        sides = {side: utterances for side, utterances in training.fold.sides().items() if side != "train"}
         spliced = {side: within(self.splices, utterances) for side, utterances in sides.items()}
         of_splices = {side: self.predict(model, some) for side, some in spliced.items() if some}
         counts = {
@@ -91,8 +93,11 @@ class TwoStages:
             )
             for side, predictions in of_splices.items()
         }
-        if keep and self.accelerator.is_main_process:
-            write_tensors(training.weights_file, model.learned_state())
+        if self.accelerator.is_main_process:
+            if training.system.stage == 1:  # of which stage 2 begins, in a later run too
+                write_tensors(training.weights_file, model.learned_state())
+            if self.keep_model is not None:
+                self.keep_model(training, model, found)
         self.finish(training, found, epochs, counts, of_splices.get("test"))
 
     def predict(self, model: EmotionModel, some: Sequence[Utterance] | Sequence[Splice]) -> Predictions:

@@ -21,5 +21,5 @@ def read_corpus(name: str, root: Path, classes: Literal["own", "four"] = "own") 
     """A corpus with its own classes, or with the four that every corpus shares; `root` of "manifest" is its file."""
     kind = corpora()[name]
     corpus = kind.read(root, FOUR_CLASSES) if classes == "four" else kind.read(root)
-    corpus.speaker_groups = kind.speaker_groups
+    corpus.speaker_groups, corpus.licence = kind.speaker_groups, kind.licence
     return corpus

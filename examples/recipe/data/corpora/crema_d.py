@@ -75,4 +75,4 @@ def label_and_speaker(name: str) -> tuple[str, str] | None:
     return (LABELS[match["emotion"]], match["actor"]) if match else None
 
 
-CORPUS = CorpusKind("crema-d", read_crema_d, speaker_folds, SPEAKER_GROUPS)
+CORPUS = CorpusKind("crema-d", read_crema_d, speaker_folds, SPEAKER_GROUPS, "Open Database License 1.0")

@@ -73,4 +73,4 @@ def label_and_speaker(name: str) -> tuple[str, str] | None:
     return (LABELS[match["emotion"]], match["speaker"]) if match else None
 
 
-CORPUS = CorpusKind("emodb", read_emodb, speaker_folds, SPEAKER_GROUPS)
+CORPUS = CorpusKind("emodb", read_emodb, speaker_folds, SPEAKER_GROUPS, "CC0 1.0, in the publication by audEERING")

@@ -100,4 +100,5 @@ CORPUS = CorpusKind(
     session_folds,
     # the two speakers of a session talk to each other
     speaker_groups=[[f"Ses0{number}F", f"Ses0{number}M"] for number in range(1, 6)],
+    licence="for research, by request to USC's SAIL, who own it",
 )

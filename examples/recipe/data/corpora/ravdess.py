@@ -72,4 +72,4 @@ def label_and_speaker(name: str) -> tuple[str, str] | None:
     return (LABELS[match["emotion"]], match["actor"]) if match else None
 
 
-CORPUS = CorpusKind("ravdess", read_ravdess, speaker_folds, SPEAKER_GROUPS)
+CORPUS = CorpusKind("ravdess", read_ravdess, speaker_folds, SPEAKER_GROUPS, "CC BY-NC-SA 4.0")

@@ -6,6 +6,7 @@ types. A file more is an encoder more. None is imported before it is asked for: 
 """
 
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -21,7 +22,7 @@ def load_backbone(name: str, settings: Settings | None = None) -> Backbone:
 
 
 def backbone_kind(name: str) -> type[Backbone]:
-    files = [module.name for module in iter_modules(__path__)]
+    files = _files()
     if name in files and not hasattr(found := _module(name), "MODEL_TYPES"):
         return found.BACKBONE
     from recipe.features.checkpoints import configuration
@@ -37,6 +38,22 @@ def backbone_kind(name: str) -> type[Backbone]:
         f"backbone {name}: is a {model_type} model, not one of {', '.join(known)}; the recipe needs a speech encoder "
         "such as facebook/wav2vec2-base or openai/whisper-base."
     )
+
+
+def kind_name(backbone: Backbone) -> str:
+    """The file that a backbone's kind is in."""
+    return type(backbone).__module__.removeprefix(f"{__name__}.")
+
+
+def untrained_backbone(kind: str, folder: Path, settings: Settings) -> Backbone:
+    """A backbone of the kind that `kind_name` told, without its weights."""
+    if kind not in _files():
+        raise RecipeError(f"{folder}: its backbone is of the kind {kind}, and known are {', '.join(_files())}.")
+    return _module(kind).BACKBONE.untrained(folder, settings)
+
+
+def _files() -> list[str]:
+    return [module.name for module in iter_modules(__path__)]
 
 
 def _module(file: str) -> ModuleType:

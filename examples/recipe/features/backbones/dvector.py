@@ -49,14 +49,18 @@ class DVectorBackbone(Backbone):
         "emotion recognition."
     )
 
-    def __init__(self) -> None:
+    def __init__(self, pretrained: bool = True) -> None:
         super().__init__()
         self.mel = MelSpectrogram(
             SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=40, norm="slaney", mel_scale="slaney", pad_mode="constant"
         )
-        self.frozen = pretrained_layer(0).requires_grad_(False)
-        self.tuned = pretrained_layer(1)
+        self.frozen = layer(0, pretrained).requires_grad_(False)
+        self.tuned = layer(1, pretrained)
         self.norm = nn.LayerNorm(self.dim)
+
+    @classmethod
+    def untrained(cls, folder: Path, settings: Settings) -> "DVectorBackbone":
+        return cls(pretrained=False)
 
     def mel_spectrum(self, waveform: Tensor) -> Tensor:
         # Quiet recordings are raised to the level it knows, loud ones left alone, as in its training
@@ -77,12 +81,14 @@ class DVectorBackbone(Backbone):
         return self.norm(states[:, 1::2]), mask[:, 1::2]
 
 
-def pretrained_layer(number: int) -> nn.LSTM:
+def layer(number: int, pretrained: bool) -> nn.LSTM:
     """One of the encoder's three layers."""
-    state = torch.load(_weights(), map_location="cpu", weights_only=True)["model_state"]
-    layer = nn.LSTM(40 if number == 0 else DVectorBackbone.dim, DVectorBackbone.dim, batch_first=True)
-    layer.load_state_dict({name: state[f"lstm.{name[:-1]}{number}"] for name in layer.state_dict()})  # "weight_ih_l0"
-    return layer
+    found = nn.LSTM(40 if number == 0 else DVectorBackbone.dim, DVectorBackbone.dim, batch_first=True)
+    if pretrained:
+        state = torch.load(_weights(), map_location="cpu", weights_only=True)["model_state"]
+        # they are named as in "weight_ih_l0"
+        found.load_state_dict({name: state[f"lstm.{name[:-1]}{number}"] for name in found.state_dict()})
+    return found
 
 
 def _weights() -> Path:

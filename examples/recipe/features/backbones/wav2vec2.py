@@ -1,9 +1,10 @@
 """wav2vec 2.0 and its relatives from Hugging Face transformers: a CNN over the waveform, then a Transformer."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from recipe.features.checkpoints import configuration, preprocessor, weights
 from recipe.features.transformer import TransformerBackbone
@@ -28,6 +29,15 @@ class Wav2Vec2Backbone(TransformerBackbone):
         config.layerdrop, config.apply_spec_augment = 0.0, False
         model = weights(AutoModel, name, config, unused=["masked_spec_embed"])
         return cls(model, preprocessor(name).do_normalize, settings)
+
+    def write_architecture(self, folder: Path) -> None:
+        self.model.config.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=self.normalise).save_pretrained(folder)
+
+    @classmethod
+    def untrained(cls, folder: Path, settings: Settings) -> "Wav2Vec2Backbone":
+        model = AutoModel.from_config(configuration(str(folder)))
+        return cls(model, preprocessor(str(folder)).do_normalize, settings)
 
     @property
     def stack(self) -> nn.ModuleList:

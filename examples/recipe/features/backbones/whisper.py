@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,14 @@ class WhisperBackbone(TransformerBackbone):
         else:  # the one class of transformers that reads the encoder of a whole model, and nothing else of it
             encoder = weights(WhisperForAudioClassification, name, config, needed="encoder.").encoder
         return cls(encoder, preprocessor(name), settings)
+
+    def write_architecture(self, folder: Path) -> None:
+        self.model.config.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+
+    @classmethod
+    def untrained(cls, folder: Path, settings: Settings) -> "WhisperBackbone":
+        return cls(WhisperEncoder(configuration(str(folder))), preprocessor(str(folder)), settings)
 
     @property
     def stack(self) -> nn.ModuleList:

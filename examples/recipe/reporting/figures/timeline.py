@@ -21,6 +21,8 @@ from recipe.reporting.figures.style import (
     open_frame,
 )
 
+FEW = 10  # segments whose ends are drawn through all of the figure
+
 
 @dataclass(frozen=True)
 class FrameOutputs:
@@ -35,24 +37,29 @@ def timeline_figure(
     timelines: Mapping[str, FrameOutputs],
     classes: Sequence[str],
     title: str,
-    truth: Sequence[tuple[str, float]] = (),
+    bar: Sequence[tuple[str, float]] = (),
+    *,
+    bar_name: str = "truth",
+    seconds: float | None = None,
 ) -> Figure:
     """Waveform, then for each system its attention over time and the class probabilities of every frame.
 
     The attention of all systems has one scale.
 
     Args:
-        truth: Where it is known, and drawn above: each class and the second at which it ends.
+        waveform: Samples at equal distances.
+        bar: Drawn above, one class after the other: each, and the second at which it ends.
+        seconds: How long the waveform is, where its samples are not at `SAMPLE_RATE`.
     """
-    seconds = len(waveform) / SAMPLE_RATE
-    figure = new_figure(7.5, 1.5 + 2.5 * len(timelines) + 0.35 * bool(truth), title)
-    rows = 1 + 2 * len(timelines) + bool(truth)
-    heights = (*(0.3,) * bool(truth), 0.8, *(1, 1.1) * len(timelines))
+    seconds = seconds or len(waveform) / SAMPLE_RATE
+    figure = new_figure(7.5, 1.5 + 2.5 * len(timelines) + 0.35 * bool(bar), title)
+    rows = 1 + 2 * len(timelines) + bool(bar)
+    heights = (*(0.3,) * bool(bar), 0.8, *(1, 1.1) * len(timelines))
     *above, wave = figure.subplots(rows, 1, sharex=True, height_ratios=heights)[: rows - 2 * len(timelines)]
     axes = figure.axes[-2 * len(timelines) :]
     for strip in above:
-        draw_truth(strip, truth, classes)
-    wave.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, linewidth=0.4, color="0.3")
+        draw_bar(strip, bar, classes, bar_name)
+    wave.plot(np.linspace(0, seconds, len(waveform), endpoint=False), waveform, linewidth=0.4, color="0.3")
     wave.set_ylabel("amplitude", fontsize=LABEL)
     wave.set_xlim(0, seconds)
     top = 1.12 * max(max(outputs.weights.max(), 1 / len(outputs.weights)) for outputs in timelines.values())
@@ -76,7 +83,7 @@ def timeline_figure(
         frame_classes.set_ylim(0, 1)
         frame_classes.set_yticks([0, 0.5, 1])
         frame_classes.set_ylabel("class\nprobability", fontsize=LABEL)
-    changes = [end for _, end in truth[:-1]]
+    changes = [end for _, end in bar[:-1]] if len(bar) <= FEW else []
     for axis in (wave, *axes):
         open_frame(axis)
         for change in changes:
@@ -87,16 +94,18 @@ def timeline_figure(
     return figure
 
 
-def draw_truth(axis: Axes, truth: Sequence[tuple[str, float]], classes: Sequence[str]) -> None:
-    """A bar in the colour of each class, with its name."""
-    start = 0.0
-    for name, end in truth:
-        colour = class_colour(classes.index(name))
+def draw_bar(axis: Axes, bar: Sequence[tuple[str, float]], classes: Sequence[str], name: str) -> None:
+    """In the colour of each class, with its name where there is room."""
+    start, seconds = 0.0, bar[-1][1]
+    for label, end in bar:
+        colour = class_colour(classes.index(label))
         axis.axvspan(start, end, color=colour)
-        axis.text((start + end) / 2, 0.5, name, ha="center", va="center", fontsize=LABEL, color=ink(to_rgb(colour)))
+        if (end - start) / seconds > 0.015 * len(label):
+            middle = (start + end) / 2
+            axis.text(middle, 0.5, label, ha="center", va="center", fontsize=LABEL, color=ink(to_rgb(colour)))
         start = end
     axis.set_ylim(0, 1)
     axis.set_yticks([])
-    axis.set_ylabel("truth", fontsize=LABEL, rotation=0, ha="right", va="center")
+    axis.set_ylabel(name, fontsize=LABEL, rotation=0, ha="right", va="center")
     axis.spines[:].set_visible(False)
     axis.tick_params(bottom=False)

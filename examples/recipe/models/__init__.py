@@ -1,0 +1,1 @@
+"""Trained models in folders that stand alone."""
