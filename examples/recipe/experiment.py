@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
@@ -198,6 +199,7 @@ class Experiment:
     def keep(self, folder: Path, training: Training, model: EmotionModel, found: Predictions) -> None:
         """A trained model for predict.py, with its card."""
         options, settings = self.options, self.options.settings
+        lengths = [seconds(utterance.path) for utterance in training.fold.train]
         description = Description(
             training.system.name,
             # where a local copy lies is nobody's business
@@ -208,6 +210,9 @@ class Experiment:
             settings.layers,
             settings.num_heads,
             settings.depth,
+            # Whisper's positions reach no further; a window shorter than 2 s is no utterance
+            longest=float(np.clip(max(lengths), 2, 30)),
+            typical=float(np.clip(np.quantile(lengths, 0.9), 2, 30)),
         )
         writer = CardWriter(self.corpus, settings, self.precision, options.data is None, self.backbone.caveat)
         write_model(folder, model, description, writer.write(training, description, found))

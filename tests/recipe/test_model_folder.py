@@ -38,6 +38,8 @@ def build(name, settings, pooling="cls"):
         settings.layers,
         settings.num_heads,
         settings.depth,
+        longest=9.5,
+        typical=4.25,
     )
     return model.eval(), description
 

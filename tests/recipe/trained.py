@@ -19,6 +19,6 @@ def write_trained(folder: Path, backbone: str = "tiny", pooling: str = "cls") ->
     model = EmotionModel(encoder, POOLINGS[pooling](encoder.dim, settings), len(CLASSES))
     torch.nn.init.normal_(model.classifier.weight)  # so that frames and recordings differ in what they say
     description = Description(
-        "a system", backbone, pooling, CLASSES, settings.frozen_layers, settings.layers, settings.num_heads, 1
+        "a system", backbone, pooling, CLASSES, settings.frozen_layers, settings.layers, settings.num_heads, 1, 10, 4
     )
     write_model(folder, model, description, "")

@@ -3,14 +3,14 @@
 soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a further package since 2.9.
 """
 
+import contextlib
 import io
-import mmap
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -82,16 +82,16 @@ def waveform(path: Path, content: bytes) -> Tensor:
     Raises:
         AudioError: When the file is missing, empty, no audio, truncated, silent, not finite, or shorter than a frame.
     """
-    return torch.cat(list(blocks(path, content)))
+    return torch.cat(list(blocks(path, io.BytesIO(content))))
 
 
-def blocks(path: Path, content: bytes | mmap.mmap) -> Iterator[Tensor]:
+def blocks(path: Path, stream: BinaryIO) -> Iterator[Tensor]:
     """The same block by block, so that a recording of any length takes the memory of one.
 
     What is wrong with a file is raised where it is found, a truncated end at the end.
     """
     samples = 0
-    with opened(path, content) as file:
+    with sound_file(path, stream) as file:
         for block in resampled(mono(path, file), resampler(file.samplerate)):
             samples += len(block)
             yield block
@@ -145,17 +145,11 @@ def resampler(rate: int) -> Resample:
     return Resample(ratio.numerator, ratio.denominator)
 
 
-def opened(path: Path, content: bytes | mmap.mmap) -> "soundfile.SoundFile":
+def sound_file(path: Path, stream: BinaryIO) -> "soundfile.SoundFile":
     import soundfile  # here, for training from features reads no audio
 
-    stream = io.BytesIO(content) if isinstance(content, bytes) else content
-    if (repair := true_length(path, content)) is not None:
-        place, length = repair
-        stream.seek(place)
-        stream.write(length)
-        stream.seek(0)
     try:
-        file = soundfile.SoundFile(stream)
+        file = soundfile.SoundFile(with_true_length(path, stream))
     except soundfile.SoundFileError:
         raise AudioError(path, "is not audio, or its header is damaged; copy, unpack or convert it again") from None
     if file.frames == UNKNOWN_LENGTH:
@@ -189,53 +183,74 @@ def mono(path: Path, file: "soundfile.SoundFile") -> Iterator[np.ndarray]:
 
 
 def file_content(path: Path) -> bytes:
-    return checked_content(path, Path.read_bytes)
+    with content_of(path) as stream:
+        return stream.read()
 
 
-def mapped_content(path: Path) -> mmap.mmap:
-    """The same, read from disk as it is asked for; what is written to it stays in memory."""
-
-    def mapped(path: Path) -> mmap.mmap | bytes:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if path.stat().st_size else b""
-
-    return checked_content(path, mapped)
-
-
-def checked_content(path: Path, read: Callable[[Path], T]) -> T:
+@contextlib.contextmanager
+def content_of(path: Path) -> Iterator[BinaryIO]:
+    """A file's content, which may be too long to be read at once; AudioError where there is none."""
     try:
-        content = read(path)
+        stream = path.open("rb")
     except FileNotFoundError:
         raise AudioError(path, "does not exist; check the path, or unpack the corpus again") from None
     except OSError as error:
         raise AudioError(path, f"cannot be read ({error.strerror}); check what it is and its permissions") from None
-    if not content:
-        raise AudioError(path, "is empty (0 bytes); copy or unpack it again")
-    if content[: len(GIT_LFS)] == GIT_LFS:
-        raise AudioError(path, "is a pointer of Git LFS and not audio; run `git lfs pull` in the corpus's directory")
-    return content
+    with stream:
+        start = stream.read(len(GIT_LFS))
+        if not start:
+            raise AudioError(path, "is empty (0 bytes); copy or unpack it again")
+        if start == GIT_LFS:
+            raise AudioError(
+                path, "is a pointer of Git LFS and not audio; run `git lfs pull` in the corpus's directory"
+            )
+        stream.seek(0)
+        yield stream
 
 
-def true_length(path: Path, content: bytes | mmap.mmap) -> tuple[int, bytes] | None:
-    """Where a wav file's header should tell how many bytes of sound there are, and what; None where it does.
+def with_true_length(path: Path, stream: BinaryIO) -> BinaryIO:
+    """The content of a file; a wav file's header then tells as many bytes of sound as there are.
 
     libsndfile reads a truncated wav without a word, and reads nothing of one that was written to a pipe with a
     length of 0. So the chunks are walked here: some recorders put others before and after the one with the sound.
     """
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return None
-    start = 12
-    while start + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, start)
-        start += 8
-        if name == b"data":
-            held = len(content) - start
-            if size == 0 or size >= PIPED:
-                return start - 4, struct.pack("<I", held)
-            if size > held:
-                raise AudioError(
-                    path, f"is truncated: it holds {held} of the {size} bytes of its sound; copy or unpack it again"
-                )
-            return None
-        start += size + size % 2  # chunks begin at even offsets
-    return None
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    start = stream.read(12)
+    found: BinaryIO = stream
+    if start[:4] == b"RIFF" and start[8:] == b"WAVE":
+        while len(header := stream.read(8)) == 8:
+            name, size = struct.unpack("<4sI", header)
+            if name == b"data":
+                held = length - stream.tell()
+                if size == 0 or size >= PIPED:
+                    found = Repaired(stream, stream.tell() - 4, struct.pack("<I", held))
+                elif size > held:
+                    raise AudioError(
+                        path, f"is truncated: it holds {held} of the {size} bytes of its sound; copy or unpack it again"
+                    )
+                break
+            stream.seek(size + size % 2, io.SEEK_CUR)  # chunks begin at even offsets
+    stream.seek(0)
+    return found
+
+
+class Repaired(io.RawIOBase):
+    """A stream with some bytes in the place of those that it holds."""
+
+    def __init__(self, stream: BinaryIO, place: int, content: bytes) -> None:
+        self.stream, self.place, self.content = stream, place, content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def readinto(self, buffer) -> int:
+        start = self.stream.tell()
+        count = self.stream.readinto(buffer)
+        first, last = max(start, self.place), min(start + count, self.place + len(self.content))
+        if first < last:
+            buffer[first - start : last - start] = self.content[first - self.place : last - self.place]
+        return count

@@ -1,12 +1,14 @@
 """A model of a folder, and what it says of recordings."""
 
+import contextlib
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from recipe.data.audio import AudioError, blocks, mapped_content
+from recipe.data.audio import AudioError, blocks, content_of
 from recipe.features.backbone import pad
 from recipe.features.batches import within_budget
 from recipe.inference.answer import Answer, Heard, Recording
@@ -21,8 +23,8 @@ FRAME_BUDGET = 6000  # steps of a batch, padding included
 class Recognizer:
     """Asks a model about recordings: audio files of any rate, any number of channels, and any length.
 
-    One of up to 30 s is heard whole, as utterances are in training. A longer one is heard in windows of 30 s, of which
-    each knows 2.5 s of the next; its probabilities are the windows' mean, by their length.
+    One that is no longer than the utterances that the model was trained on is heard whole, as those were. A longer one
+    is heard in windows of the length that most of them had; its probabilities are the windows' mean, by their length.
 
     Args:
         folder: A model folder, as train_model.py and `--save_models` leave it.
@@ -77,7 +79,7 @@ class Recognizer:
         for source in recordings:
             unfinished.append(recording := Recording())
             try:
-                for window in windows_of(source):
+                for window in self.windows(source):
                     recording.windows += 1
                     waiting.append((recording, window))
                     if len(waiting) == AHEAD:
@@ -90,6 +92,15 @@ class Recognizer:
         heard(self.hear(waiting))
         yield from finished()
 
+    def windows(self, recording: Path | str | bytes) -> Iterator[Window]:
+        if isinstance(recording, bytes):
+            path, content = Path("-"), contextlib.nullcontext(io.BytesIO(recording))
+        else:
+            path = Path(recording)
+            content = content_of(path)
+        with content as stream:
+            yield from windows(blocks(path, stream), self.description.longest, self.description.typical)
+
     @torch.inference_mode()
     def hear(self, waiting: Sequence[tuple[Recording, Window]]) -> float:
         """Tell the recordings what the model says of these windows; their seconds."""
@@ -101,10 +112,3 @@ class Recognizer:
                 recording, window = waiting[index]
                 recording.heard[window.number] = Heard.of(window, one_row(outputs, mask, row))
         return sum(window.seconds for _, window in waiting)
-
-
-def windows_of(recording: Path | str | bytes) -> Iterator[Window]:
-    if isinstance(recording, bytes):
-        return windows(blocks(Path("-"), recording))
-    path = Path(recording)
-    return windows(blocks(path, mapped_content(path)))

@@ -9,8 +9,6 @@ from torch import Tensor
 from recipe.data.audio import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 50  # samples from one frame to the next
-LONGEST = 30.0  # seconds of a window: as much as Whisper's positions reach
-CONTEXT = 2.5  # seconds at each inner edge that are heard, and answered by the window beside
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,17 @@ class Window:
         return self.waveform[self.own.start * FRAME : stop]
 
 
-def windows(blocks: Iterator[Tensor], longest: float = LONGEST, context: float = CONTEXT) -> Iterator[Window]:
-    """One for a recording that is no longer than `longest` seconds; else as many as it takes, of which few are held."""
-    size, around = round(longest * 50), round(context * 50)  # in frames
-    held, number, start = torch.empty(0), 0, 0
+def windows(blocks: Iterator[Tensor], whole: float, length: float) -> Iterator[Window]:
+    """One for a recording of up to `whole` seconds; a longer one in windows of `length`, of which few are held at once.
+
+    Half of a window is its own, and a quarter at each inner edge is context, which the window beside answers.
+    """
+    around = round(length * 50 / 4)  # in frames
+    size = 4 * around
+    held, number, start, limit = torch.empty(0), 0, 0, round(whole * 50)
     for block in blocks:
         held = torch.cat([held, block])
-        while len(held) > size * FRAME:
+        while len(held) > limit * FRAME:
             yield Window(number, held[: size * FRAME], slice(start, size - around))
-            held, number, start = held[(size - 2 * around) * FRAME :], number + 1, around
+            held, number, start, limit = held[(size - 2 * around) * FRAME :], number + 1, around, size
     yield Window(number, held, slice(start, None))
