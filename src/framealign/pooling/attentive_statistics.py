@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_backend
+from framealign._plain_linear import is_plain
 from framealign.functional.attentive_statistics import weighted_statistics_core
 from framealign.layout import checked_layout
 from framealign.masking import zero_padding
@@ -62,6 +63,9 @@ class AttentiveStatisticsPooling(nn.Module):
             >>> framealign.AttentiveStatisticsPooling(256).embed(torch.randn(2, 120, 256)).shape
             torch.Size([2, 512])
         """
+        if not is_plain(self):
+            pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
+            return pooled.utterance
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, _ = weighted_statistics_core(frames, layout, **self.scorer.attention(frames, layout))
         return utterance

@@ -68,7 +68,7 @@ class SelfAttentionPooling(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
-        frames = self.encoder(frames, layout)
+        frames, _ = self.encoder(frames, layout)
         utterance, weights = attentive_pooling_core(
             frames, layout, self.backend, **self.scorer.attention(frames, layout)
         )
