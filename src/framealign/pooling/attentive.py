@@ -8,6 +8,7 @@ from framealign.functional.attentive import attentive_pooling_core
 from framealign.layout import Layout, checked_layout
 from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 from framealign.pooling.unpadded import unpad
 
 
@@ -79,6 +80,10 @@ class AttentivePooling(nn.Module):
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim = self.output_dim = dim
         self.backend = backend
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)

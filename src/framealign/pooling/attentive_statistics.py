@@ -9,6 +9,7 @@ from framealign.layout import checked_layout
 from framealign.masking import zero_padding
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 
 
 class AttentiveStatisticsPooling(nn.Module):
@@ -49,6 +50,10 @@ class AttentiveStatisticsPooling(nn.Module):
         check_backend(backend, "the deviation around a mean takes a second read, and has no kernel")
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim, self.output_dim = dim, 2 * dim
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)

@@ -9,6 +9,7 @@ from framealign.functional.cls_self_attention import check_similarity, cls_atten
 from framealign.layout import checked_layout
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 
 
 class CLSSelfAttentionPooling(nn.Module):
@@ -79,10 +80,18 @@ class CLSSelfAttentionPooling(nn.Module):
         check_choice("aggregate", aggregate, ("frames", "cls", "sum"))
         self.encoder = Encoder(dim, num_heads, depth, dropout, norm_first, feedforward_dim)
         self.cls = nn.Parameter(torch.empty(dim))
-        nn.init.normal_(self.cls, std=0.02)
+        self._start_cls()
         self.similarity, self.temperature, self.aggregate = similarity, temperature, aggregate
         self.dim = self.output_dim = dim
         self.backend = backend
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
+        self._start_cls()
+
+    def _start_cls(self) -> None:
+        nn.init.normal_(self.cls, std=0.02)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)

@@ -12,6 +12,7 @@ from framealign._plain_linear import is_plain, is_plain_linear
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Packed, Padded, log_sum_exp
 from framealign.masking import zero_padding
+from framealign.pooling.reset import reset_layers
 from framealign.pooling.tokens import tokens_of
 
 
@@ -108,7 +109,15 @@ class SelfAttention(nn.Module):
         self.num_heads, self.dropout = num_heads, dropout
         self.project_in = nn.Linear(dim, 3 * dim)  # queries, keys and values side by side
         self.project_out = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.project_in.weight)  # as nn.MultiheadAttention
+        self._start_as_multihead_attention()
+
+    def reset_parameters(self) -> None:
+        reset_layers(self)
+        self._start_as_multihead_attention()
+
+    def _start_as_multihead_attention(self) -> None:
+        """As torch's class of that name: over what the two layers drew."""
+        nn.init.xavier_uniform_(self.project_in.weight)
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 

@@ -8,6 +8,7 @@ from framealign.layout import checked_layout
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 
 
 class SelfAttentionPooling(nn.Module):
@@ -65,6 +66,10 @@ class SelfAttentionPooling(nn.Module):
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim = self.output_dim = dim
         self.backend = backend
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
