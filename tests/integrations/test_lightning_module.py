@@ -9,10 +9,10 @@ import torch
 pytest.importorskip("lightning")
 
 import lightning
-from lightning_module import SpeechEmotionData, SpeechEmotionModule
 from torch.utils.data import DistributedSampler
 
 from csv_corpus import read_csv
+from lightning_module import SpeechEmotionData, SpeechEmotionModule
 from tones import save_encoder
 
 SCRIPT = "examples/integrations/lightning_module.py"

@@ -8,10 +8,10 @@ pytest.importorskip("speechbrain")
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from speechbrain.nnet.pooling import AttentionPooling, StatisticsPooling
-from speechbrain_brain import build, dataset_of, load_encoder
 
 from csv_corpus import read_csv
 from framealign import conv_lengths
+from speechbrain_brain import build, dataset_of, load_encoder
 
 
 def distance(found, expected):
