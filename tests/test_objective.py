@@ -243,10 +243,17 @@ def test_a_subclass_of_the_linear_layer_is_called(pooled: Pooled) -> None:
 
 def test_class_weights_are_a_buffer_and_there_are_no_parameters() -> None:
     objective = AlignmentObjective(class_weights=torch.ones(3))
-    assert objective.state_dict().keys() == {"class_weights"}
     assert not list(objective.parameters())
     assert objective.double().class_weights.dtype == torch.float64
-    assert not AlignmentObjective().state_dict()
+
+
+def test_class_weights_are_an_option_and_no_state() -> None:
+    """As margins are: what was trained with weights loads without them, and the other way round."""
+    weighted, plain = AlignmentObjective(class_weights=torch.ones(3)), AlignmentObjective()
+    for one, other in ((weighted, plain), (plain, weighted)):
+        other.load_state_dict(one.state_dict())
+    assert_equal(weighted.class_weights, torch.ones(3))
+    assert plain.class_weights is None
 
 
 def test_repr_shows_the_options() -> None:
@@ -273,6 +280,8 @@ def test_each_refusal_names_the_argument_and_what_it_got(pooled: Pooled, classif
         AlignmentObjective(class_weights=[1.0, 2.0])
     with pytest.raises(TypeError, match=r"`class_weights` must be floating point, got torch.int64"):
         AlignmentObjective(class_weights=torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"`class_weights` must have values, got a meta tensor"):
+        AlignmentObjective(class_weights=torch.ones(2, device="meta"))
     with pytest.raises(
         ValueError, match=r"`class_weights` must have shape \(classes\) = \(3,\) to match `classifier\("
     ):

@@ -84,6 +84,16 @@ SIGNATURES = {
         for name in NAMES["framealign"]
         if name.endswith("Pooling")
     },
+    **{
+        f"{name}.reset_parameters": "(self)"
+        for name in (
+            "AlignmentObjective",
+            "AttentivePooling",
+            "AttentiveStatisticsPooling",
+            "CLSSelfAttentionPooling",
+            "SelfAttentionPooling",
+        )
+    },
     "lengths_to_mask": "(lengths, max_length=None)",
     "conv_lengths": "(lengths, kernel, stride, padding=0)",
     "attention_mask_lengths": "(attention_mask)",

@@ -1,6 +1,7 @@
 """What people put around linear layers takes part: each pooling calls them, or reads them only where that is the same.
 
-LoRA, pruning, weight norm and quantisation keep a readable `weight`, which is not what the layer computes with.
+LoRA, pruning, weight norm and quantisation keep a readable `weight`, which is not what the layer computes with;
+sharding and offloading keep one that is not there.
 """
 
 from collections.abc import Callable
@@ -8,12 +9,14 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
+from accelerate import cpu_offload
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from cases import DIM, POOLINGS
-from framealign import lengths_to_mask
+from framealign import AttentivePooling, lengths_to_mask
 from framealign._plain_linear import is_plain_linear
 
 each_pooling = pytest.mark.parametrize(
@@ -131,6 +134,76 @@ def test_dynamic_quantisation(make: Callable[[], nn.Module]) -> None:
     expected = pooling(*batch_again()).utterance
     for found in (quantised(*batch_again()).utterance, quantised.embed(*batch_again())):
         assert (found - expected).abs().max() < 0.1
+
+
+@each_pooling
+@pytest.mark.parametrize("config", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
+def test_torchao(make: Callable[[], nn.Module], config: str) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    pooling = make().eval()
+    expected = pooling(*batch_again()).utterance
+    quantization.quantize_(pooling, getattr(quantization, config)())
+    for found in (pooling(*batch_again()).utterance, pooling.embed(*batch_again())):
+        assert (found - expected).abs().max() < 0.1
+
+
+class OnlyMultiplies(Tensor):
+    """As a quantised weight: what it holds is half of what it multiplies by, and nothing else can be done with it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        args = [value.as_subclass(Tensor) if isinstance(value, cls) else value for value in args]
+        if function is F.linear:
+            values, weight, *bias = args
+            return F.linear(values, 2 * weight, *bias)
+        if function in (Tensor.split, Tensor.expand, torch.split):
+            raise NotImplementedError(function)
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+@each_pooling
+def test_a_weight_that_is_no_ordinary_tensor_is_not_read(make: Callable[[], nn.Module]) -> None:
+    pooling = make().eval()
+    expected = pooling(*batch_again()).utterance
+    for layer in pooling.modules():
+        if isinstance(layer, nn.Linear):
+            half = (layer.weight.detach() / 2).as_subclass(OnlyMultiplies)
+            layer.weight = nn.Parameter(half, requires_grad=False)
+    for found in (pooling(*batch_again()).utterance, pooling.embed(*batch_again())):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@each_pooling
+def test_offloaded_parameters_are_fetched(make: Callable[[], nn.Module]) -> None:
+    """accelerate puts another forward in place of that of each module with parameters."""
+    pooling = make().eval()
+    expected = pooling(*batch_again()).utterance
+    cpu_offload(pooling, execution_device="cpu")
+    assert all(parameter.is_meta for parameter in pooling.parameters())
+    for found in (pooling(*batch_again()).utterance, pooling.embed(*batch_again())):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@each_pooling
+@pytest.mark.parametrize("lengths", [[20, 7, 0], [20, 20, 20]], ids=["unpadded", "padded"])
+def test_a_hook_on_any_part_is_waited_for(make: Callable[[], nn.Module], lengths: list[int]) -> None:
+    """As sharding hooks them: whole, and in parts of any size."""
+    pooling = make().eval()
+    frames, mask = torch.randn(3, 20, DIM), lengths_to_mask(lengths, 20)
+    for part in pooling.modules():
+        if list(part.parameters()) and not isinstance(part, nn.ModuleList):
+            for function in (pooling, pooling.embed):
+                called = []
+                hook = part.register_forward_pre_hook(lambda *_, called=called: called.append(True))
+                function(frames, mask)
+                hook.remove()
+                assert called
+
+
+def test_an_exported_program_reads_what_calls_would_only_repeat() -> None:
+    """Its parameters are fakes while it is traced, and no less ordinary."""
+    program = torch.export.export(AttentivePooling(DIM, hidden_dim=None), (torch.randn(2, 5, DIM),), strict=False)
+    assert torch.ops.aten.linear.default not in {node.target for node in program.graph.nodes}
 
 
 def test_plain_is_a_layer_that_computes_with_its_weight_and_no_more() -> None:

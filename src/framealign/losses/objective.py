@@ -40,7 +40,8 @@ class AlignmentObjective(nn.Module):
         target: Target distribution of FUAL, `"utterance"` or `"frames"`.
         detach: Side of FUAL into which no gradient flows, `"utterance"`, `"frames"` or None.
         label_smoothing: Of cross-entropy, in [0, 1].
-        class_weights: Of cross-entropy, (classes,), kept as a buffer; None weighs every class 1.
+        class_weights: Of cross-entropy, (classes,); None weighs every class 1. A buffer, which goes where the module
+            goes; an option like the others, and so not in its state.
         backend: `"auto"`, `"eager"` or `"triton"`.
 
     Shape:
@@ -52,8 +53,8 @@ class AlignmentObjective(nn.Module):
 
     Raises:
         TypeError: A tensor or an option is of the wrong type.
-        ValueError: A shape, a device or an option is not as above, or `pooled` has neither a CLS nor an
-            utterance vector as wide as its frames to be EAL's anchor.
+        ValueError: A shape, a device or an option is not as above, `class_weights` have no values, or
+            `pooled` has neither a CLS nor an utterance vector as wide as its frames to be EAL's anchor.
         RuntimeError: `backend="triton"` cannot run; the message says why.
 
     Source:
@@ -94,7 +95,15 @@ class AlignmentObjective(nn.Module):
         self.margin, self.beta, self.negative_margin = margin, beta, negative_margin
         self.eal_weight, self.fual_weight = eal_weight, fual_weight
         self.target, self.detach, self.label_smoothing = target, detach, label_smoothing
-        self.register_buffer("class_weights", class_weights)
+        if class_weights is not None and class_weights.is_meta:
+            raise ValueError('`class_weights` must have values, got a meta tensor; make it with `device="cpu"`.')
+        self._given_class_weights = class_weights
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Give the buffer of class weights its values again, which `to_empty` loses; there are no parameters."""
+        if self.class_weights is not None and self._given_class_weights is not None:
+            self.class_weights.copy_(self._given_class_weights)
 
     @property
     def _options(self) -> ObjectiveOptions:

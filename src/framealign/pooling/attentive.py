@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_backend, check_integer
-from framealign._plain_linear import is_plain_linear
+from framealign._plain_linear import is_plain, is_plain_linear
 from framealign.functional.attentive import attentive_pooling_core
 from framealign.layout import Layout, checked_layout
 from framealign.masking import zero_padding
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 from framealign.pooling.unpadded import unpad
 
 
@@ -28,13 +29,13 @@ class FrameScorer(nn.Module):
 
     def attention(self, frames: Tensor, layout: Layout) -> dict[str, Tensor]:
         """By which it goes: logits, of frames that hold anything on padding; of a learned vector alone, a query."""
-        if isinstance(self.project, nn.Identity) and is_plain_linear(self.score):
+        if isinstance(self.project, nn.Identity) and is_plain(self) and is_plain_linear(self.score):
             return {"query": self.score.weight.expand(layout.batch, 1, -1)}
         unpadded = unpad(frames, layout)
         if unpadded is not None:
-            return {"logits": unpadded.pad(self.forward(unpadded.frames))}
+            return {"logits": unpadded.pad(self(unpadded.frames))}
         # nan on padding would reach the gradient of every parameter
-        return {"logits": self.forward(zero_padding(frames, layout.mask))}
+        return {"logits": self(zero_padding(frames, layout.mask))}
 
 
 class AttentivePooling(nn.Module):
@@ -80,6 +81,10 @@ class AttentivePooling(nn.Module):
         self.dim = self.output_dim = dim
         self.backend = backend
 
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
+
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, weights = attentive_pooling_core(
@@ -95,6 +100,9 @@ class AttentivePooling(nn.Module):
             >>> framealign.AttentivePooling(256).embed(torch.randn(2, 120, 256)).shape
             torch.Size([2, 256])
         """
+        if not is_plain(self):
+            pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
+            return pooled.utterance
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, _ = attentive_pooling_core(frames, layout, self.backend, **self.scorer.attention(frames, layout))
         return utterance

@@ -3,11 +3,13 @@
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_backend
+from framealign._plain_linear import is_plain
 from framealign.functional.attentive_statistics import weighted_statistics_core
 from framealign.layout import checked_layout
 from framealign.masking import zero_padding
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 
 
 class AttentiveStatisticsPooling(nn.Module):
@@ -49,6 +51,10 @@ class AttentiveStatisticsPooling(nn.Module):
         self.scorer = FrameScorer(dim, hidden_dim)
         self.dim, self.output_dim = dim, 2 * dim
 
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
+
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, weights = weighted_statistics_core(frames, layout, **self.scorer.attention(frames, layout))
@@ -62,6 +68,9 @@ class AttentiveStatisticsPooling(nn.Module):
             >>> framealign.AttentiveStatisticsPooling(256).embed(torch.randn(2, 120, 256)).shape
             torch.Size([2, 512])
         """
+        if not is_plain(self):
+            pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
+            return pooled.utterance
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
         utterance, _ = weighted_statistics_core(frames, layout, **self.scorer.attention(frames, layout))
         return utterance

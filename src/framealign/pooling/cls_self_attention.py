@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_backend, check_choice
+from framealign._plain_linear import is_plain
 from framealign.functional.cls_self_attention import check_similarity, cls_attention_core
 from framealign.layout import checked_layout
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 
 
 class CLSSelfAttentionPooling(nn.Module):
@@ -78,14 +80,22 @@ class CLSSelfAttentionPooling(nn.Module):
         check_choice("aggregate", aggregate, ("frames", "cls", "sum"))
         self.encoder = Encoder(dim, num_heads, depth, dropout, norm_first, feedforward_dim)
         self.cls = nn.Parameter(torch.empty(dim))
-        nn.init.normal_(self.cls, std=0.02)
+        self._start_cls()
         self.similarity, self.temperature, self.aggregate = similarity, temperature, aggregate
         self.dim = self.output_dim = dim
         self.backend = backend
 
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
+        self._start_cls()
+
+    def _start_cls(self) -> None:
+        nn.init.normal_(self.cls, std=0.02)
+
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
-        frames, cls = self.encoder.with_cls(frames, self.cls.to(frames.dtype), layout)
+        frames, cls = self.encoder(frames, layout, self.cls.to(frames.dtype))
         weights, pooled = cls_attention_core(frames, cls, layout, self.similarity, self.temperature, self.backend)
         utterance = cls if self.aggregate == "cls" else pooled.to(frames.dtype)
         if self.aggregate == "sum":
@@ -105,7 +115,7 @@ class CLSSelfAttentionPooling(nn.Module):
             >>> torch.allclose(pool.embed(frames), pool(frames).utterance, atol=1e-5)
             True
         """
-        if self.aggregate != "cls" or not self.encoder.answers_one_query:
+        if self.aggregate != "cls" or not (is_plain(self) and self.encoder.answers_one_query):
             pooled: Pooled = self(frames, mask, cu_seqlens=cu_seqlens)
             return pooled.utterance
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)

@@ -8,11 +8,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from framealign._checks import Backend, check_integer, check_number
-from framealign._plain_linear import is_plain_linear
+from framealign._plain_linear import is_plain, is_plain_linear
 from framealign.kernels.frame_stats import frame_stats_core
 from framealign.layout import Layout, Packed, Padded, log_sum_exp
 from framealign.masking import zero_padding
-from framealign.pooling.tokens import Tokens, tokens_of
+from framealign.pooling.reset import reset_layers
+from framealign.pooling.tokens import tokens_of
 
 
 class Encoder(nn.Module):
@@ -39,31 +40,30 @@ class Encoder(nn.Module):
             EncoderLayer(dim, num_heads, dropout, norm_first, feedforward_dim) for _ in range(depth)
         )
 
-    def forward(self, frames: Tensor, layout: Layout) -> Tensor:
-        """Encoded frames, 0 on padding."""
-        tokens = tokens_of(frames, layout, None)
-        return tokens.frames(self._encode(tokens))
+    def forward(self, frames: Tensor, layout: Layout, cls: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Encoded frames, 0 on padding, and the output (batch, dim) at a `cls` (dim,) before those of each utterance.
 
-    def with_cls(self, frames: Tensor, cls: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Encoded frames, and the output (batch, dim) at a `cls` (dim,) before the frames of each utterance.
-
-        Both are 0 for an utterance without frames.
+        That output is 0 for an utterance without frames, and None without a `cls`.
         """
         tokens = tokens_of(frames, layout, cls)
-        values = self._encode(tokens)
-        return tokens.frames(values), tokens.cls(values)
+        values = tokens.values
+        for layer in self.layers:
+            values = layer(values, tokens.layout)
+        return tokens.frames(values), None if cls is None else tokens.cls(values)
 
     @property
     def answers_one_query(self) -> bool:
-        """Whether `cls_alone` computes what `with_cls` does."""
+        """Whether `cls_alone` computes what calling the encoder does: it calls neither a layer nor its attention."""
+        layer = cast(EncoderLayer, self.layers[0])
         return (
             len(self.layers) == 1
             and not (self.training and self.dropout > 0)
-            and is_plain_linear(cast(EncoderLayer, self.layers[0]).attention.project_in)  # whose weight it reads
+            and all(is_plain(module) for module in (self, layer, layer.attention))
+            and is_plain_linear(layer.attention.project_in)
         )
 
     def cls_alone(self, frames: Tensor, cls: Tensor, layout: Layout, backend: Backend) -> Tensor:
-        """Only the second result of `with_cls`, of a single layer without dropout: one query in place of all."""
+        """Only the second result of `forward`, of a single layer without dropout: one query in place of all."""
         layer = cast(EncoderLayer, self.layers[0])
         if layer.norm_first:
             frames, token = layer.attention_norm(zero_padding(frames, layout.mask)), layer.attention_norm(cls)
@@ -71,12 +71,6 @@ class Encoder(nn.Module):
             token = cls
         attended = layer.attention.answer(token, frames, layout, backend)
         return layer.after_attention(cls, attended).masked_fill(layout.counts[:, None] == 0, 0.0)
-
-    def _encode(self, tokens: Tokens) -> Tensor:
-        values = tokens.values
-        for layer in self.layers:
-            values = layer(values, tokens.layout)
-        return values
 
 
 class EncoderLayer(nn.Module):
@@ -115,7 +109,15 @@ class SelfAttention(nn.Module):
         self.num_heads, self.dropout = num_heads, dropout
         self.project_in = nn.Linear(dim, 3 * dim)  # queries, keys and values side by side
         self.project_out = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.project_in.weight)  # as nn.MultiheadAttention
+        self._start_as_multihead_attention()
+
+    def reset_parameters(self) -> None:
+        reset_layers(self)
+        self._start_as_multihead_attention()
+
+    def _start_as_multihead_attention(self) -> None:
+        """As torch's class of that name: over what the two layers drew."""
+        nn.init.xavier_uniform_(self.project_in.weight)
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 

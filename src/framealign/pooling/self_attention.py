@@ -8,6 +8,7 @@ from framealign.layout import checked_layout
 from framealign.pooling.attentive import FrameScorer
 from framealign.pooling.encoder import Encoder
 from framealign.pooling.pooled import Pooled
+from framealign.pooling.reset import reset_layers
 
 
 class SelfAttentionPooling(nn.Module):
@@ -66,9 +67,13 @@ class SelfAttentionPooling(nn.Module):
         self.dim = self.output_dim = dim
         self.backend = backend
 
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as a new module does."""
+        reset_layers(self)
+
     def forward(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Pooled:
         layout = checked_layout(frames, mask, cu_seqlens, dim=self.dim)
-        frames = self.encoder(frames, layout)
+        frames, _ = self.encoder(frames, layout)
         utterance, weights = attentive_pooling_core(
             frames, layout, self.backend, **self.scorer.attention(frames, layout)
         )
