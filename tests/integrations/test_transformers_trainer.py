@@ -48,13 +48,15 @@ def test_it_trains_and_answers_from_the_files(tones, encoder, tmp_path, run, lor
     assert last.startswith("UA ")
     assert last.endswith("(test speakers; chance 0.500)")
 
-    before = AutoModel.from_pretrained(encoder).state_dict()
-    after = SpeechEmotionModel.from_pretrained(tmp_path).encoder.state_dict()
+    torch.manual_seed(0)
+    before = build(encoder, ["high", "low"])[0].state_dict()
+    after = SpeechEmotionModel.from_pretrained(tmp_path).state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert "head.pooling.cls" in changed
     assert any("q_proj.weight" in name for name in changed)
-    assert not any(name.startswith("feature_extractor.") for name in changed)
+    assert not any(name.startswith("encoder.feature_extractor.") for name in changed)
     if lora:
-        assert all("q_proj.weight" in name or "v_proj.weight" in name for name in changed)
+        assert all(name.startswith("head.") or "q_proj.weight" in name or "v_proj.weight" in name for name in changed)
 
 
 def test_it_starts_from_the_weights_of_its_encoder(encoder):
