@@ -29,6 +29,8 @@ class Corpus(NamedTuple):
 def read_csv(path: Path) -> Corpus:
     """Of a CSV with the columns path (from the folder of the file), label and speaker."""
     rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
+    if not rows or not {"path", "label", "speaker"} <= rows[0].keys():
+        raise SystemExit(f"{path}: needs the columns path, label and speaker, and a row for each utterance")
     classes = sorted({row["label"] for row in rows})
     speakers = sorted({row["speaker"] for row in rows})
     if len(speakers) < 3 or len(classes) < 2:

@@ -24,8 +24,10 @@ class SpeechEmotionModule(lightning.LightningModule):
     def __init__(self, backbone: str, num_classes: int, eal_weight: float = 0.05, fual_weight: float = 0.05) -> None:
         super().__init__()
         self.save_hyperparameters()
-        # without what leaves a parameter out of a step: DistributedDataParallel waits for its gradient
-        self.encoder = exact_under_padding(AutoModel.from_pretrained(backbone, mask_time_prob=0.0, layerdrop=0.0))
+        # without what leaves a parameter out of a step, for whose gradient DistributedDataParallel would wait; and in
+        # float32 whatever the file has
+        encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, mask_time_prob=0.0, layerdrop=0.0)
+        self.encoder = exact_under_padding(encoder)
         self.encoder.feature_extractor.requires_grad_(False)
         self.encoder.train()  # transformers gives it in eval mode, and Lightning leaves modes as they are
         dim = self.encoder.config.hidden_size

@@ -16,9 +16,10 @@ from csv_corpus import SAMPLE_RATE, Utterance, read_csv, read_waveform, unweight
 class SpeechEmotionModel(nn.Module):
     def __init__(self, backbone: str, num_classes: int) -> None:
         super().__init__()
-        # without SpecAugment, which refuses short utterances
-        self.encoder = AutoModel.from_pretrained(backbone, mask_time_prob=0.0)
-        dim = self.encoder.config.hidden_size
+        # in float32 whatever the file has, and without SpecAugment, which refuses short utterances
+        encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, mask_time_prob=0.0)
+        self.encoder = encoder
+        dim = encoder.config.hidden_size
         self.classifier = nn.Linear(dim, num_classes)
 
     def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def load_encoder(backbone: str, folder: Path) -> Wav2Vec2:
     """SpeechBrain's own, for wav2vec 2.0, HuBERT and WavLM."""
     encoder = Wav2Vec2(backbone, str(folder), freeze_feature_extractor=True)
     encoder.normalize_wav = False  # over padding too: `dataset_of` does it
-    exact_under_padding(encoder.model)
+    exact_under_padding(encoder.model.float())  # in float32 whatever the file has
     return encoder
 
 

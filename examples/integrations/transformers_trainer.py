@@ -110,8 +110,9 @@ AutoModelForAudioClassification.register(SpeechEmotionConfig, SpeechEmotionModel
 
 
 def build(backbone: str, classes: list[str], **weights: float) -> tuple[SpeechEmotionModel, FeatureExtractionMixin]:
+    # float32 whatever the file has, since transformers 5 would train in half precision what was saved in it; and
     # SpecAugment off: it changes frames at random, and refuses short utterances
-    encoder = AutoModel.from_pretrained(backbone, apply_spec_augment=False)
+    encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, apply_spec_augment=False)
     ids = {label: number for number, label in enumerate(classes)}
     config = SpeechEmotionConfig(encoder.config, label2id=ids, id2label=dict(enumerate(classes)), **weights)
     # said here, the mask is in the saved preprocessor too, where the pipeline finds it

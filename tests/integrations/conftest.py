@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from tones import save_encoder, save_tones
 
@@ -21,6 +22,15 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_encoder(tmp_path_factory.mktemp("encoder"), 0)
+
+
+@pytest.fixture(scope="session")
+def half_encoder(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Path:
+    """The same, saved in half precision, as some checkpoints are."""
+    folder = tmp_path_factory.mktemp("half")
+    Wav2Vec2Model.from_pretrained(encoder).half().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

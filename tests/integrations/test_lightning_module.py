@@ -9,7 +9,9 @@ import torch
 pytest.importorskip("lightning")
 
 import lightning
-from torch.utils.data import DistributedSampler
+from lightning.pytorch.trainer.connectors.data_connector import _get_distributed_sampler
+from lightning.pytorch.trainer.states import RunningStage
+from torch.utils.data import DataLoader
 
 from csv_corpus import read_csv
 from lightning_module import SpeechEmotionData, SpeechEmotionModule
@@ -48,6 +50,10 @@ def test_two_processes_take_the_step_of_one_with_their_batches(tones, tmp_path, 
     torch.testing.assert_close(averages[1], averages[0], rtol=1e-4, atol=1e-7)
 
 
+def test_it_trains_in_float32(half_encoder):
+    assert {parameter.dtype for parameter in SpeechEmotionModule(str(half_encoder), 2).parameters()} == {torch.float32}
+
+
 def test_an_utterance_alone_equals_itself_in_a_batch(tones, encoder):
     corpus = read_csv(tones)
     module, data = SpeechEmotionModule(str(encoder), 2).eval(), SpeechEmotionData(corpus, str(encoder), 8)
@@ -72,8 +78,9 @@ def test_dropout_is_at_work_in_training_and_not_in_tests(tones, encoder, tmp_pat
 
 
 def test_their_sampler_counts_utterances_twice():
-    """It puts that sampler into every loader, but for `use_distributed_sampler=False`. Here 3 utterances meet 2."""
-    seen = [index for rank in (0, 1) for index in DistributedSampler(range(3), 2, rank, shuffle=False)]
+    """Three utterances and two processes; but for `use_distributed_sampler=False`, as in the script."""
+    options = {"shuffle": False, "overfit_batches": 0, "mode": RunningStage.TESTING, "num_replicas": 2}
+    seen = [index for rank in (0, 1) for index in _get_distributed_sampler(DataLoader(range(3)), rank=rank, **options)]
     assert sorted(seen) == [0, 0, 1, 2]
     hits, labels = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0, 0, 1])  # recalls 1/2 and 1: UA 3/4
     recalls = [hits[seen][labels[seen] == label].mean() for label in (0, 1)]

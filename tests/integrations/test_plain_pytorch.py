@@ -38,6 +38,11 @@ def test_an_utterance_alone_equals_itself_in_a_batch_after_and_not_before(encode
     assert change < 1e-5 if script is plain_pytorch_after else change > 0.1
 
 
+def test_it_trains_in_float32(half_encoder):
+    model = plain_pytorch_after.SpeechEmotionModel(str(half_encoder), 2)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_the_readme_shows_the_difference_of_the_two():
     def code_of(script):
         """What follows the docstring."""

@@ -25,6 +25,10 @@ def test_it_trains_and_tests(tones, encoder, tmp_path, run):
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # the best epoch
 
 
+def test_it_trains_in_float32(half_encoder, tmp_path):
+    assert {parameter.dtype for parameter in load_encoder(str(half_encoder), tmp_path).parameters()} == {torch.float32}
+
+
 def test_an_utterance_alone_equals_itself_in_a_batch(tones, encoder, tmp_path):
     brain = build(load_encoder(str(encoder), tmp_path), 2, tmp_path)
     brain.modules.eval()

@@ -65,6 +65,11 @@ def test_it_starts_from_the_weights_of_its_encoder(encoder):
     assert all(torch.equal(value, expected[name]) for name, value in model.encoder.state_dict().items())
 
 
+def test_it_trains_in_float32(half_encoder):
+    model, _ = build(half_encoder, ["high", "low"])
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_an_utterance_alone_equals_itself_in_a_batch(saved, waveforms):
     model, extractor, _ = saved
     with torch.no_grad():
