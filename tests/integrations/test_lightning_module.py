@@ -32,7 +32,7 @@ def test_two_processes_take_the_step_of_one_with_their_batches(tones, tmp_path, 
     """Of eight utterances: gradients are the same, and so are the recalls."""
     dropouts = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
     still = save_encoder(tmp_path / "encoder", 0, **dropouts)
-    common = [tones, "--backbone", still, "--epochs", 1]
+    common = [tones, "--backbone", still, "--epochs", 2]  # parameters left out in one step stop the next
     alone = run("lightning_module.py", *common, "--batch-size", 8, "--out", tmp_path / "one")
     two = [*common, "--batch-size", 4, "--devices", 2, "--out", tmp_path / "two"]
     done = subprocess.run(
