@@ -1,6 +1,7 @@
 """The Python blocks of README.md and docs/ run, in order, in one namespace per file.
 
-A block right below the comment `<!-- not run -->` is shown and not run.
+A block right below the comment `<!-- not run -->` is shown and not run. A page that needs a framework which is not
+installed is skipped, with the framework's name.
 """
 
 import re
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.is_file())
+NEEDS = {"frameworks.md": ("lightning", "opensmile", "s3prl", "speechbrain")}
 BLOCK = re.compile(
     r"^(?P<skipped><!-- not run -->\s*)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S
 )
@@ -27,6 +29,8 @@ def blocks_to_run(text: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_blocks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for framework in NEEDS.get(path.name, ()):
+        pytest.importorskip(framework)
     monkeypatch.chdir(tmp_path)  # so that a block that writes a file leaves none here
     namespace: dict[str, object] = {"__name__": "__docs__"}
     for line, code in blocks_to_run(path.read_text(encoding="utf-8")):

@@ -3,56 +3,22 @@
 import ast
 import csv
 import runpy
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-import torch
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+from tones import save_encoder, save_tones, write_csv
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_head.py"
-SPEAKERS, LABELS = ("ann", "ben", "cid", "dot"), ("high", "low")
-
-
-def save_encoder(folder, seed):
-    torch.manual_seed(seed)
-    config = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    Wav2Vec2Model(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A CSV of tones, at two rates, and a folder with an encoder."""
-    root, dice = tmp_path_factory.mktemp("head"), np.random.default_rng(0)
-    rows = []
-    for speaker, (number, label), take in product(SPEAKERS, enumerate(LABELS), range(2)):
-        rate = (16_000, 22_050)[take]
-        seconds = np.arange(int(rate * dice.uniform(0.2, 0.4))) / rate
-        soundfile.write(root / f"{speaker}-{label}-{take}.wav", 0.1 * np.sin(2000 * (number + 1) * seconds), rate)
-        rows.append({"path": f"{speaker}-{label}-{take}.wav", "label": label, "speaker": speaker})
-    write(root / "all.csv", rows)
+    root = tmp_path_factory.mktemp("head")
+    save_tones(root)
     save_encoder(root / "encoder", 0)
     return root
-
-
-def write(path, rows):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 @pytest.fixture
@@ -107,7 +73,7 @@ def test_another_encoder_has_frames_of_its_own(corpus, train):
 )
 def test_what_cannot_be_trained_on_ends_in_one_line(corpus, train, capsys, change, message):
     rows = list(csv.DictReader((corpus / "all.csv").open()))
-    write(corpus / "bad.csv", change(rows))
+    write_csv(corpus / "bad.csv", change(rows))
     with pytest.raises(SystemExit, match="2"):
         train(table="bad.csv")
     assert message in capsys.readouterr().err.splitlines()[-1]
