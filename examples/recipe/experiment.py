@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
 from torch import Tensor
-from tqdm import tqdm
 
 from recipe.command_line import Options
 from recipe.data.audio import SAMPLE_RATE, check_file, read_waveform, seconds, usable_audio
@@ -27,6 +26,7 @@ from recipe.features.backbones import load_backbone
 from recipe.features.batches import check_budget
 from recipe.features.cache import FeatureCache, cached_features, perturbed_features, splice_features, state_digest
 from recipe.files import write_text
+from recipe.progress_bar import progress_bar
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import steps_an_epoch
@@ -218,7 +218,7 @@ def cache_size(corpus: Corpus, cache: FeatureCache, speeds: Sequence[float]) -> 
 def splices_of(folds: list[Fold], progress: bool) -> list[Splice]:
     """Of all that are validated or tested on, each once."""
     held_out = {u.id: u for fold in folds for u in (*fold.validation, *fold.test)}
-    shown = tqdm(desc="finding speech", unit="file", disable=not progress)
+    shown = progress_bar(desc="finding speech", unit="file", disable=not progress)
     speech: dict[str, slice] = {}
 
     def speech_in(utterance: Utterance) -> slice:
