@@ -27,6 +27,7 @@ from recipe.features.batches import check_budget
 from recipe.features.cache import FeatureCache, cached_features, perturbed_features, splice_features, state_digest
 from recipe.files import write_text
 from recipe.progress_bar import progress_bar
+from recipe.reporting.cells import counted
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import steps_an_epoch
@@ -193,7 +194,7 @@ def equipment(options: Options, backbone: Backbone, accelerator: Accelerator) ->
 
 
 def size(corpus: Corpus) -> str:
-    return f"corpus {corpus.name}: {len(corpus.utterances)} utterances, classes {', '.join(corpus.classes)}"
+    return f"corpus {corpus.name}: {len(corpus.utterances)} utterances found, classes {', '.join(corpus.classes)}"
 
 
 def read(options: Options) -> Corpus:
@@ -329,7 +330,7 @@ def overview(corpus: Corpus, folds: list[Fold]) -> str:
     lines = [f"note: {note}" for note in corpus.notes]
     lines += [f"skipped: {skipped.path}: {skipped.reason}" for skipped in corpus.skipped[:10]]
     if len(corpus.skipped) > 10:
-        lines.append(f"skipped: {len(corpus.skipped) - 10} more files")
+        lines.append(f"skipped: {counted(len(corpus.skipped) - 10, 'more file')}")
     return "\n".join([*lines, fold_table(folds, corpus.classes)])
 
 

@@ -217,7 +217,7 @@ def data(results: RunResults) -> str:
     corpus = results.corpus
     counts = Counter(u.label for u in corpus.utterances)
     lines = [
-        f"{len(corpus.utterances)} utterances of {len({u.speaker for u in corpus.utterances})} speakers: "
+        f"{len(corpus.utterances)} utterances of {len({u.speaker for u in corpus.utterances})} speakers were used: "
         + ", ".join(f"{counts[name]} {name}" for name in corpus.classes)
         + ". The speakers and utterances of each fold are in `folds.json`."
     ]
