@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -338,6 +339,16 @@ def test_options_may_be_spelt_with_dashes(iemocap, tmp_path, run):
     )
     assert "dry run: nothing was trained" in printed
     assert (tmp_path / "a-b_c").is_dir()  # values are left as they are
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_threads_wait_without_work_unless_told_otherwise(tmp_path, given, policy):
+    """Two runs beside each other would otherwise take the cores from each other."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": given} if given else {})
+    script = [sys.executable, EXAMPLES / "cross_dataset.py", "--corpus", "emodb", "--data", "nowhere", "--dry_run"]
+    found = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in found.stderr
 
 
 def test_an_error_ends_a_script_in_one_line(tmp_path):
