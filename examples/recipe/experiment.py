@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
 from torch import Tensor
 
 from recipe.command_line import Options
+from recipe.data import demo
 from recipe.data.audio import SAMPLE_RATE, check_file, read_waveform, seconds, usable_audio
 from recipe.data.corpora import corpora, read_corpus
 from recipe.data.corpus import Corpus, Fold, Utterance
-from recipe.data.demo import make_demo_corpus
 from recipe.data.folds import fold_digest, fold_table, split_folds, with_only, write_folds
 from recipe.data.splices import Splice, speech_of, splices
 from recipe.data.transfer import joined
@@ -27,7 +27,7 @@ from recipe.features.batches import check_budget
 from recipe.features.cache import FeatureCache, cached_features, perturbed_features, splice_features, state_digest
 from recipe.files import write_text
 from recipe.progress_bar import progress_bar
-from recipe.reporting.cells import counted
+from recipe.reporting.cells import counted, percent
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import steps_an_epoch
@@ -199,7 +199,10 @@ def size(corpus: Corpus) -> str:
 
 def read(options: Options) -> Corpus:
     """The corpus that the options ask for, or the two that they join."""
-    corpus = read_corpus(options.corpus, options.data or make_demo_corpus(DEMO), options.classes)
+    if options.data is None:
+        corpus = read_corpus(options.corpus, demo.make_demo_corpus(DEMO), options.classes)
+        return replace(corpus, name=demo.NAME, notes=[])  # how much of IEMOCAP it has says nothing
+    corpus = read_corpus(options.corpus, options.data, options.classes)
     if options.train_corpus is None or options.train_data is None:
         return corpus
     return joined(read_corpus(options.train_corpus, options.train_data, options.classes), corpus)
@@ -308,7 +311,7 @@ def block_table(block: Block, results: RunResults) -> str:
     for training in block.trainings:
         if result := results.finished.get(training):
             epoch = f"   epoch {result.best_epoch} of {len(result.epochs)}" if result.best_epoch else ""
-            scores = f"UA {result.scores.ua:.3f}   WA {result.scores.wa:.3f}"
+            scores = f"UA {percent(result.scores.ua):>6}   WA {percent(result.scores.wa):>6}"
             lines.append(f"  {training.system.name:<32} {scores}{epoch}")
     return "\n".join(lines)
 

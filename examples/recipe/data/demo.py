@@ -20,6 +20,8 @@ from recipe.data.espeak import Espeak
 from recipe.errors import RecipeError
 from recipe.progress_bar import progress_bar
 
+NAME = "synthetic speech (not IEMOCAP)"  # in every title and table: the demo has IEMOCAP's layout, and no more of it
+
 README = """\
 This is synthetic speech, spoken by espeak-ng, in the layout of IEMOCAP_full_release. No actor spoke it and nobody
 felt anything. It is a smoke test of the recipe: it shows that everything runs, and its scores say nothing about
