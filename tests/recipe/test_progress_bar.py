@@ -1,12 +1,17 @@
 """Bars: redrawn on a terminal, and lines in a file."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from recipe import progress_bar as bars
 from recipe.progress_bar import progress_bar
 from recipe.training.progress import Progress
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
@@ -55,3 +60,16 @@ def test_a_terminal_sees_a_bar_that_redraws_itself(monkeypatch):
 def test_one_that_is_off_says_nothing(capsys):
     list(progress_bar(range(3), unit="file", disable=True))
     assert capsys.readouterr().err == ""
+
+
+def test_a_scripts_log_holds_lines(iemocap, tmp_path):
+    script = [sys.executable, EXAMPLES / "iemocap_two_stage.py", "--data", iemocap, "--dry_run"]
+    found = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, check=True)
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("reading audio: 100% 100/100 [")
+    assert "\r" not in found.stderr
+
+
+def test_every_bar_of_the_recipe_is_one_of_these():
+    using = [path.name for path in (EXAMPLES / "recipe").rglob("*.py") if "tqdm" in path.read_text()]
+    assert using == ["progress_bar.py"]
