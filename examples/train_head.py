@@ -141,8 +141,8 @@ for name, eal_weight, fual_weight in (
         if ua >= best:  # the test speakers have no say in the epoch
             best, chosen, state = ua, epoch, copy.deepcopy(head.state_dict())
     head.load_state_dict(state)
-    scores = ", ".join(f"{measure} {value:.3f}" for measure, value in evaluate(head, data["test"]).items())
+    scores = ", ".join(f"{measure} {value:.1%}" for measure, value in evaluate(head, data["test"]).items())
     print(f"{name}: {scores} (test speakers; epoch {chosen} of {options.epochs})")
 print(
-    f"chance: UA {1 / len(classes):.3f}. One split and one seed tell little: see examples/recipe for tests over folds."
+    f"chance: UA {1 / len(classes):.1%}. One split and one seed tell little: see examples/recipe for tests over folds."
 )

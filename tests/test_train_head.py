@@ -44,7 +44,7 @@ def test_the_second_start_reads_its_frames_and_ends_the_same(corpus, train):
     assert first.count("(test speakers; epoch ") == 2
     assert "cross-entropy alone: UA " in first
     assert "with EAL (0.05) and FUAL (0.05): UA " in first
-    assert "chance: UA 0.500" in first
+    assert "chance: UA 50.0%" in first
     before = frames_of(corpus)
     assert len(before) == 16
     (corpus / "encoder").rename(corpus / "gone")  # nothing is left that could compute frames

@@ -259,6 +259,9 @@ def print_first_lines(data: Path | None, output: Path) -> None:
 
 def exit_with(main: Callable[[], None]) -> None:
     """Run a script; what the user can mend ends it in one line, an interruption in another."""
+    # A thread that waits for another would keep its core busy, and where cores are shared that is the core the other
+    # needs: a step then takes many times as long. OpenMP reads this when torch is imported, which is not yet
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a job scheduler sends ends a run as Ctrl-C does
     try:
         main()

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
 from torch import Tensor
-from tqdm import tqdm
 
 from recipe.command_line import Options
+from recipe.data import demo
 from recipe.data.audio import SAMPLE_RATE, check_file, read_waveform, seconds, usable_audio
 from recipe.data.corpora import corpora, read_corpus
 from recipe.data.corpus import Corpus, Fold, Utterance
-from recipe.data.demo import make_demo_corpus
 from recipe.data.folds import fold_digest, fold_table, split_folds, with_only, write_folds
 from recipe.data.splices import Splice, speech_of, splices
 from recipe.data.transfer import joined
@@ -30,6 +29,8 @@ from recipe.features.cache import FeatureCache, cached_features, perturbed_featu
 from recipe.files import write_text
 from recipe.models.card import CardWriter
 from recipe.models.folder import Description, write_model
+from recipe.progress_bar import progress_bar
+from recipe.reporting.cells import counted, percent
 from recipe.reporting.results import RunResults
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import steps_an_epoch
@@ -237,12 +238,15 @@ def equipment(options: Options, backbone: Backbone, accelerator: Accelerator) ->
 
 
 def size(corpus: Corpus) -> str:
-    return f"corpus {corpus.name}: {len(corpus.utterances)} utterances, classes {', '.join(corpus.classes)}"
+    return f"corpus {corpus.name}: {len(corpus.utterances)} utterances found, classes {', '.join(corpus.classes)}"
 
 
 def read(options: Options) -> Corpus:
     """The corpus that the options ask for, or the two that they join."""
-    corpus = read_corpus(options.corpus, options.data or make_demo_corpus(DEMO), options.classes)
+    if options.data is None:
+        corpus = read_corpus(options.corpus, demo.make_demo_corpus(DEMO), options.classes)
+        return replace(corpus, name=demo.NAME, notes=[])  # how much of IEMOCAP it has says nothing
+    corpus = read_corpus(options.corpus, options.data, options.classes)
     if options.train_corpus is None or options.train_data is None:
         return corpus
     return joined(read_corpus(options.train_corpus, options.train_data, options.classes), corpus)
@@ -262,7 +266,7 @@ def cache_size(corpus: Corpus, cache: FeatureCache, speeds: Sequence[float]) -> 
 def splices_of(folds: list[Fold], progress: bool) -> list[Splice]:
     """Of all that are validated or tested on, each once."""
     held_out = {u.id: u for fold in folds for u in (*fold.validation, *fold.test)}
-    shown = tqdm(desc="finding speech", unit="file", disable=not progress)
+    shown = progress_bar(desc="finding speech", unit="file", disable=not progress)
     speech: dict[str, slice] = {}
 
     def speech_in(utterance: Utterance) -> slice:
@@ -347,7 +351,7 @@ def block_table(block: Block, results: RunResults) -> str:
     for training in block.trainings:
         if result := results.finished.get(training):
             epoch = f"   epoch {result.best_epoch} of {len(result.epochs)}" if result.best_epoch else ""
-            scores = f"UA {result.scores.ua:.3f}   WA {result.scores.wa:.3f}"
+            scores = f"UA {percent(result.scores.ua):>6}   WA {percent(result.scores.wa):>6}"
             lines.append(f"  {training.system.name:<32} {scores}{epoch}")
     return "\n".join(lines)
 
@@ -369,7 +373,7 @@ def overview(corpus: Corpus, folds: list[Fold]) -> str:
     lines = [f"note: {note}" for note in corpus.notes]
     lines += [f"skipped: {skipped.path}: {skipped.reason}" for skipped in corpus.skipped[:10]]
     if len(corpus.skipped) > 10:
-        lines.append(f"skipped: {len(corpus.skipped) - 10} more files")
+        lines.append(f"skipped: {counted(len(corpus.skipped) - 10, 'more file')}")
     return "\n".join([*lines, fold_table(folds, corpus.classes)])
 
 

@@ -43,7 +43,7 @@ def eder(results: RunResults, system: System, side: str) -> float:
 
 
 def write_report(results: RunResults, weighted: list[System], others: list[System]) -> str:
-    """Write `loss_weights.md`; its conclusion, for the terminal."""
+    """Write `loss_weights.md`; what is new in it, for the terminal: the conclusion, or the variants' scores."""
     finished = [system for system in weighted if results.of(system)]
     sections = [f"# How strong EAL and FUAL should be, on {results.corpus.name}", *caveats(results)]
     conclusion = ""
@@ -60,13 +60,17 @@ def write_report(results: RunResults, weighted: list[System], others: list[Syste
             table(results, [*BASELINES, *weighted, *others], best),
             "Every system starts from the same stage 1 of its fold and seed as those of the main experiment in this "
             "folder. Chosen (**bold**) is the lowest EDER on *validation* speakers, among the systems with both losses "
-            f"or one that lose at most {percent(COST)} UA there; test had no say. EDER, the emotion diarization error "
-            "rate, is the share of time that is wrong in splices of a neutral and an emotional utterance, *frames "
-            "right* the share of frames with their utterance's class; in brackets, 95 % intervals over speakers.",
+            f"or one that lose at most {percent(COST)} UA there, and of equals the first; test had no say. EDER, the "
+            "emotion diarization error rate, is the share of time that is wrong in splices of a neutral and an "
+            "emotional utterance, *frames right* the share of frames with their utterance's class; in brackets, 95 % "
+            "intervals over speakers.",
         ]
-    sections += ["## Data", data(results), "## Settings", settings_text(results)]
+    losses = f"margin {results.settings.margin:g}, EAL's and FUAL's weights as the table has them"
+    sections += ["## Data", data(results), "## Settings", settings_text(results, losses)]
     write_text(results.output / "loss_weights.md", "\n\n".join(sections) + "\n")
-    return "\n".join(["", conclusion, f"report: {results.output / 'loss_weights.md'}"])
+    scores = {system.name: [result.scores.ua for result in results.of(system)] for system in others}
+    lines = [f"  {name}: UA {spread(uas)}" for name, uas in scores.items() if uas] if others else [conclusion]
+    return "\n".join(["", *lines, f"report: {results.output / 'loss_weights.md'}"])
 
 
 def drawn(results: RunResults, best: System) -> bool:

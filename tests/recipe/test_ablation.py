@@ -1,6 +1,7 @@
 """Tables 4 and 5, on the stage 1 that the main experiment trained."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import ablation
@@ -23,6 +24,8 @@ def test_both_tables_reuse_what_the_main_experiment_trained(iemocap, tmp_path, r
     assert len(before) == 3
     printed = run(ablation.main, "--data", iemocap, *FAST, "--margins", 0.4, 0.8, "--eal_weights", 0.05, 5)
     assert "3 of 6 trainings are finished" in printed
+    assert len(re.findall(r"^  CLS pooling +UA \d+\.\d%$", printed, re.M)) == 1  # each table is printed once
+    assert len(re.findall(r"^Table [45]\b", printed, re.M)) == 2
     for path, time in before.items():
         assert path.stat().st_mtime_ns == time
     assert (output / "results.json").exists()  # still the main experiment's
@@ -45,6 +48,8 @@ def test_both_tables_reuse_what_the_main_experiment_trained(iemocap, tmp_path, r
     report = (output / "ablation.md").read_text()
     assert "| 0.4 | 0.05 |" in report
     assert "Table 5" in report
+    assert "EAL's margin and weight and FUAL's weight as the tables have them." in report  # and not those of Table 3
+    assert "margin 0.8;" not in report
     for figure in ("ablation_eal.png", "ablation_fual.png"):
         assert (output / figure).read_bytes().startswith(b"\x89PNG")
         assert f"]({figure})" in report
@@ -99,8 +104,18 @@ def test_the_best_setting_is_chosen_on_validation_and_not_on_test():
     grid = Grid([0.4, 0.8], [0.05, 0.1], {pair: eal_system(*pair, settings) for pair in pairs})
     names = [grid.systems[pair].name for pair in pairs]
     results = Told(dict(zip(names, (0.5, 0.7, 0.6), strict=True)), dict(zip(names, (0.9, 0.1, 0.8), strict=True)))
-    assert grid.best(results) == (0.4, 0.1)
+    assert grid.best(results) == [(0.4, 0.1)]
     grid.systems[0.8, 0.1] = eal_system(0.8, 0.1, settings)  # not finished
     means, deviations = grid_scores(results, grid)
     np.testing.assert_equal(means, [[0.9, 0.1], [0.8, np.nan]])
     assert np.isnan(deviations).all()  # of single trainings
+
+
+def test_settings_that_are_equal_on_validation_are_told(iemocap, tmp_path, run):
+    """EAL of weight 0 is no loss at any margin."""
+    run(ablation.main, "--data", iemocap, *FAST, "--margins", 0.4, 0.6, "--eal_weights", 0, "--fual_weights", 0)
+    report = (tmp_path / "runs" / "iemocap-tiny" / "ablation.md").read_text()
+    assert (
+        "At EAL's margin 0.4 and weight 0: the best of Table 4 by UA on *validation*, as are margin 0.6 and weight 0, "
+        "of which it is the first. Test had no say in it."
+    ) in report

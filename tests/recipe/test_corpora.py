@@ -92,7 +92,7 @@ def test_iemocap_tells_what_a_partial_copy_lacks(quirky):
     notes = read_iemocap(quirky).notes
     assert [note.split(":")[0] for note in notes[:2]] == ["Session2 is missing", "Session4 is missing"]
     assert notes[2] == (
-        "8 utterances, where a complete IEMOCAP gives 5531: "
+        "8 of the 5531 utterances of a complete IEMOCAP were found: "
         "angry 1 of 1103, happy 2 of 1636, neutral 3 of 1708, sad 2 of 1084."
     )
 
@@ -201,7 +201,7 @@ def test_ravdess_skips_songs_and_second_formats(tmp_path):
         ("03-02-05-01-01-01-02.wav", "not named like speech of RAVDESS"),
     ]
     assert corpus.notes[0].startswith(
-        "1 utterances, where a complete RAVDESS gives 1439: angry 1 of 192, calm 0 of 192"
+        "1 of the 1439 utterances of a complete RAVDESS were found: angry 1 of 192, calm 0 of 192"
     )
 
 
@@ -232,9 +232,12 @@ def test_emodb_own_classes_from_the_originals_only(data_root):
     }
     assert {u.id: u.label for u in corpus.utterances} == originals
     assert corpus.notes == [
-        "362 utterances, where a complete EmoDB gives 535: bored 9 of 81, disgusted 9 of 46, fearful 5 of 69."
+        "362 of the 535 utterances of a complete EmoDB were found: bored 9 of 81, disgusted 9 of 46, fearful 5 of 69."
     ]
-    with pytest.raises(RecipeError, match="has no utterance of"):
+    with pytest.raises(RecipeError, match=r"or use --classes four, which all sides have\. 362 of the 535"):
+        speaker_folds(corpus)
+    corpus.utterances = [u for u in corpus.utterances if (u.label, u.speaker) != ("sad", "03")]
+    with pytest.raises(RecipeError, match="or choose other classes"):  # the four are not on every side either
         speaker_folds(corpus)
 
 

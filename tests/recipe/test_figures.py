@@ -11,11 +11,13 @@ from matplotlib.patches import Rectangle
 from recipe.reporting.figures.confusion import confusion_figure
 from recipe.reporting.figures.curves import curves_figure
 from recipe.reporting.figures.scores import scores_figure
-from recipe.reporting.figures.style import save
+from recipe.reporting.figures.style import SYSTEMS, save
 from recipe.reporting.figures.sweep import heat_map_figure, sweep_figure
 from recipe.reporting.figures.timeline import FrameOutputs, timeline_figure
 from recipe.reporting.figures.tsne import tsne_figure
+from recipe.settings import Settings
 from recipe.training.scores import from_confusion
+from recipe.training.systems import STAGE_1, further_systems, paper_systems
 
 FOUR = ("angry", "happy", "neutral", "sad")
 EIGHT = ("angry", "calm", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
@@ -280,11 +282,29 @@ def test_curves_are_means_with_a_band_of_one_deviation(tmp_path):
     assert_is_png(tmp_path / "curves.png")
 
 
-def test_twelve_systems_are_told_apart_by_colour_and_dashes():
-    figure = curves_figure({system: [training(3), training(3, 0.1)] for system in TWELVE}, TITLE)
-    lines = [line for axis in figure.axes[:2] for line in axis.lines]
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
+def looks(systems):
+    figure = curves_figure({system: [training(3), training(3, 0.1)] for system in systems}, TITLE)
     assert_all_fits(figure)
+    lines = [line for axis in figure.axes[:2] for line in axis.lines]
+    return {line.get_label(): (line.get_color(), line.get_linestyle()) for line in lines}
+
+
+def test_all_systems_are_told_apart_by_colour_and_dashes_and_the_papers_by_colour():
+    settings = Settings()
+    paper = [STAGE_1.name, *(system.name for system in paper_systems(settings))]
+    further = [system.name for system in further_systems(settings)]
+    found = looks([*paper, *further])
+    assert len(set(found.values())) == 13
+    assert len({found[system][0] for system in paper}) == 7
+
+
+def test_a_system_looks_the_same_in_every_run():
+    others = ["CLS + EAL, margin 0.4, weight 0.05", "of somebody's own"]
+    every = looks(["stage 1", "attentive pooling", "CLS pooling", "CLS + EAL + FUAL", *others])
+    for some in (["stage 1", "CLS pooling"], [*others, "CLS + EAL + FUAL"], others[::-1]):
+        assert looks(some) == {system: every[system] for system in some}
+    known = looks(SYSTEMS).values()
+    assert all(every[system] not in known for system in others)
 
 
 def test_one_epoch_is_a_visible_point():
@@ -323,7 +343,7 @@ def test_the_heat_map_frames_the_given_cell_and_says_what_was_not_run(tmp_path):
     arguments = ((0.1, 0.2), (0, 0.5, 1.0), values, deviations, "margin", "weight of EAL", TITLE, (0, 2))
     figure = heat_map_figure(*arguments)
     axis, bar = figure.axes
-    assert texts(axis) == ["60.1\n± 4.0", "not run", "62.1\n± 3.1", "58.8\n± 2.0", "64.4\n± 2.5", "60.0"]
+    assert texts(axis) == ["60.1%\n± 4.0%", "not run", "62.1%\n± 3.1%", "58.8%\n± 2.0%", "64.4%\n± 2.5%", "60.0%"]
     assert framed(axis) == [(0, 2)]  # chosen on validation: not the best of these
     assert axis.images[0].get_clim() == (0.588, 0.644)
     assert (axis.get_ylabel(), tick_labels(axis.yaxis)) == ("margin", ["0.1", "0.2"])
@@ -350,7 +370,7 @@ def test_a_sweep_has_its_bars_in_order_and_carries_on_weight_0(tmp_path):
     figure = sweep_figure(*arguments)
     (axis,) = figure.axes
     assert tick_labels(axis.xaxis) == ["0", "0.1", "0.5\nnot run", "1"]
-    assert texts(axis) == ["weight 0", "61.0", "63.5", "60.0"]
+    assert texts(axis) == ["weight 0", "61.0%", "63.5%", "60.0%"]
     without, line = axis.lines[:2]
     assert set(without.get_ydata()) == {0.61}
     np.testing.assert_allclose(line.get_ydata(), [0.61, 0.635, NAN, 0.6])
@@ -364,7 +384,7 @@ def test_a_sweep_has_its_bars_in_order_and_carries_on_weight_0(tmp_path):
 
 def test_a_sweep_may_have_one_weight_and_no_0():
     figure = sweep_figure([0.5], [0.6], [NAN], "weight of FUAL", TITLE)
-    assert texts(figure.axes[0]) == ["60.0"]
+    assert texts(figure.axes[0]) == ["60.0%"]
     assert_all_fits(figure)
 
 
@@ -379,7 +399,7 @@ def test_scores_name_every_system_from_the_top_with_its_interval(tmp_path, count
     assert [label.replace("\n", " ") for label in tick_labels(axis.yaxis)] == list(scores)
     bottom, top = axis.get_ylim()
     assert top < 0 < bottom  # the first system is on top
-    assert "50.0  [48.0, 51.5]" in texts(axis)
+    assert "50.0%  [48.0, 51.5]" in texts(axis)
     assert "chance, 25.0%" in texts(axis)
     points, chance = axis.lines
     np.testing.assert_allclose(points.get_xdata(), [mean for mean, _, _ in scores.values()])
@@ -402,7 +422,7 @@ def test_an_interval_may_leave_its_mean_out():
 @pytest.mark.filterwarnings("error")
 def test_a_score_without_an_interval_is_a_point():
     figure = scores_figure({"stage 1": (0.5, NAN, NAN), "CLS pooling": (0.6, 0.5, 0.7)}, 0.25, TITLE)
-    assert {"50.0", "60.0  [50.0, 70.0]"} < set(texts(figure.axes[0]))
+    assert {"50.0%", "60.0%  [50.0, 70.0]"} < set(texts(figure.axes[0]))
     assert len(figure.axes[0].collections[0].get_segments()) == 1
     alone = scores_figure({"stage 1": (0.5, NAN, NAN)}, 0.25, TITLE)
     assert_all_fits(alone)

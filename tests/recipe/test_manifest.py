@@ -217,7 +217,25 @@ def test_an_id_given_twice_is_refused(write):
 
 def test_a_file_listed_twice_is_refused(write):
     path = write(ROWS + "./wav/../wav/a.flac,sad,s2\n")
-    refused(path, r"line 4: .*a\.flac is listed on line 3 too; keep one")
+    refused(path, r"line 4: .*a\.flac is listed on line 3 too, with another label or speaker; keep one")
+    refused(write(ROWS + "wav/a.flac,happy,s2\n"), r"line 4: .*a\.flac is listed on line 3 too, with another")
+
+
+@pytest.mark.parametrize("path", ["wav/a.flac", "./wav/a.flac"])
+def test_a_repeated_row_is_to_be_removed(write, path):
+    refused(write(f"{ROWS}{path},happy,s1\n"), r"line 4: repeats line 3; remove it\.$")
+
+
+def test_names_that_differ_in_case_alone_are_noted(write):
+    corpus = read_manifest(write("path,label,speaker\nwav/a.flac,happy,Anna\nwav/b.wav,Happy,anna\n"))
+    assert corpus.classes == ("Happy", "happy")
+    assert corpus.notes == [
+        "The labels Happy and happy differ in case alone and count as 2.",
+        "The speakers Anna and anna differ in case alone and count as 2, and one person may so be in both training "
+        "and test.",
+    ]
+    corpus = read_manifest(write(ROWS.replace("sad", "Happy")), FOUR_CLASSES)
+    assert corpus.notes[0].startswith("The labels Happy and happy")  # one of which is left out
 
 
 def test_one_label_alone_is_refused(write):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,8 +18,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from recipe.data import demo
 from recipe.errors import RecipeError
 from recipe.experiment import check_processes
+from recipe.reporting.figures import style
 from recipe.training.scores import score
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,6 +36,10 @@ def test_every_output_of_the_two_stages(iemocap, tmp_path, run):
     arguments = ("--data", iemocap, *FAST, "--stage1.epochs", 2, "--output", output, "--seeds", 0, 1)
     printed = run(iemocap_two_stage.main, *arguments)
     assert "stand-in" not in printed
+    assert re.search(r"^  CLS \+ EAL \+ FUAL +UA +\d+\.\d%   WA +\d+\.\d%   epoch 1 of 1$", printed, re.M)
+    assert re.search(r"points on CLS pooling, [a-z ]+ \(p, Holm \d\.\d\d\)$", printed, re.M)
+    assert re.search(r"^figures, beside it: scores.png, .*, timeline_splice.png$", printed, re.M)
+    assert "next: Other margins and weights of the losses" in printed
     assert f"skipped: {bad}: is truncated" in printed
     assert "seed 1, fold 5, 10 test utterances:" in printed
     assert "mean ± standard deviation over folds and seeds, 30 of 30 trainings" in printed
@@ -100,12 +107,36 @@ def test_every_output_of_the_two_stages(iemocap, tmp_path, run):
     assert "5 in all, drawn with replacement; the models are taken as they are (10 trainings of each" in report
     assert "is truncated" in report
     assert "10.3390/fi17110509" in report  # the published numbers, with their sources
+    assert report.rstrip().endswith("- What every table and figure means: `docs/recipe.md`")
     for figure in ("scores", "confusion_matrix", "training_curves", "tsne", "timeline", "timeline_splice"):
         assert (output / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert f"]({figure}.png)" in report
     assert list(output.glob("trainings/*/stage-1/events.*"))  # TensorBoard's
     leftovers = [path for path in output.rglob("*") if "partial" in path.name or path.name.startswith("checkpoint")]
     assert leftovers == []
+
+
+def test_the_demo_goes_by_its_own_name_and_ends_with_what_comes_next(iemocap, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(demo, "make_demo_corpus", lambda root: iemocap)
+    titles = []
+    monkeypatch.setattr(style, "wrapped", lambda text, *_: titles.append(text) or text)
+    printed = run(iemocap_two_stage.main, *FAST, "--folds", 1)
+    report = (tmp_path / "runs" / "iemocap-demo-tiny" / "report.md").read_text()
+    results, steps = report.split("## What next")
+    assert results.startswith("# Two-stage training on synthetic speech (not IEMOCAP)\n\n**A stand-in.**")
+    assert "10.3390" not in report  # nothing of the paper's stands beside it
+    assert "IEMOCAP" not in results.replace("(not IEMOCAP)", "")
+    assert "mean and standard deviation" not in "".join(titles)  # of one training
+    of_figures = [title for title in titles if "\n" in title or title.startswith("Ses01F")]
+    assert len([title for title in of_figures if "synthetic speech (not IEMOCAP)" in title]) == 6
+    for step in (
+        "python examples/iemocap_two_stage.py\n",
+        "python examples/cross_dataset.py --corpus manifest --data my.csv",
+        "python examples/iemocap_two_stage.py --data PATH/TO/IEMOCAP_full_release",
+    ):
+        assert step in steps.replace("`", "")
+        assert step in printed[printed.index("\nreport: ") :]
+    assert "a complete IEMOCAP" not in printed  # how much of it there is
 
 
 def test_a_finished_run_is_only_reported_again(iemocap, tmp_path, run):
@@ -338,6 +369,16 @@ def test_options_may_be_spelt_with_dashes(iemocap, tmp_path, run):
     )
     assert "dry run: nothing was trained" in printed
     assert (tmp_path / "a-b_c").is_dir()  # values are left as they are
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_threads_wait_without_work_unless_told_otherwise(tmp_path, given, policy):
+    """Two runs beside each other would otherwise take the cores from each other."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": given} if given else {})
+    script = [sys.executable, EXAMPLES / "cross_dataset.py", "--corpus", "emodb", "--data", "nowhere", "--dry_run"]
+    found = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in found.stderr
 
 
 def test_an_error_ends_a_script_in_one_line(tmp_path):

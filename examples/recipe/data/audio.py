@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
-from tqdm import tqdm
 
 from recipe.data.corpus import Corpus, Skipped
 from recipe.errors import RecipeError
+from recipe.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     import soundfile
@@ -54,7 +54,7 @@ def usable_audio(
     """
     found: dict[str, T] = {}
     unusable: list[Skipped] = []
-    for utterance in tqdm(corpus.utterances, desc="reading audio", unit="file", disable=not progress):
+    for utterance in progress_bar(corpus.utterances, desc="reading audio", unit="file", disable=not progress):
         try:
             found[utterance.id] = read(utterance.path)
         except AudioError as error:

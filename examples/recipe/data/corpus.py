@@ -55,7 +55,8 @@ class Corpus:
             return []
         total = sum(complete[label] for label in self.classes)
         return [
-            f"{len(self.utterances)} utterances, where a complete {self.name} gives {total}: {', '.join(differing)}."
+            f"{len(self.utterances)} of the {total} utterances of a complete {self.name} were found: "
+            f"{', '.join(differing)}."
         ]
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 import soundfile
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recipe.data.audio import SAMPLE_RATE, resampler
 from recipe.data.espeak import Espeak
 from recipe.errors import RecipeError
+from recipe.progress_bar import progress_bar
+
+NAME = "synthetic speech (not IEMOCAP)"  # in every title and table: the demo has IEMOCAP's layout, and no more of it
 
 README = """\
 This is synthetic speech, spoken by espeak-ng, in the layout of IEMOCAP_full_release. No actor spoke it and nobody
@@ -134,7 +136,8 @@ def speak_corpus(root: Path, progress: bool) -> None:
     espeak = Espeak()
     dice = random.Random(0)
     roles = [(speaker, *role) for speaker in VOICES for role in deal_roles(dice)]
-    for speaker, dialogue, turns in tqdm(roles, desc="speaking the demo corpus", unit="role", disable=not progress):
+    shown = progress_bar(roles, desc="speaking the demo corpus", unit="role", disable=not progress)
+    for speaker, dialogue, turns in shown:
         session, sex = root / f"Session{speaker[4]}", speaker[5]
         name = speaker[:5] + dialogue
         wav = session / "sentences" / "wav" / name

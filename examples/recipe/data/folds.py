@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from recipe.data.corpus import SIDES, Corpus, Fold, Utterance
+from recipe.data.corpus import FOUR_CLASSES, SIDES, Corpus, Fold, Utterance
 from recipe.data.speaker_groups import speaker_groups
 from recipe.errors import RecipeError
 from recipe.files import write_text
@@ -31,7 +31,7 @@ def session_folds(corpus: Corpus) -> list[Fold]:
                 test=[u for u in held_out if u.speaker.endswith("F")],
             )
         )
-    return checked(folds, corpus.classes)
+    return checked(folds, corpus.classes, corpus.notes)
 
 
 def speaker_folds(corpus: Corpus) -> list[Fold]:
@@ -51,7 +51,7 @@ def manifest_folds(corpus: Corpus) -> list[Fold]:
 def split_folds(corpus: Corpus) -> list[Fold]:
     """One fold, of the sides that the utterances tell by `split`: a manifest's, or those of two corpora joined."""
     sides = {side: [u for u in corpus.utterances if u.split == side] for side in SIDES}
-    return checked([Fold(1, **sides)], corpus.classes)
+    return checked([Fold(1, **sides)], corpus.classes, corpus.notes)
 
 
 def fold_for_use(folds: Sequence[Fold], number: int = 1) -> Fold:
@@ -89,7 +89,7 @@ def taking_turns(corpus: Corpus, groups: Sequence[Sequence[str]], key: Callable[
                 test=[u for u in corpus.utterances if key(u) in test],
             )
         )
-    return checked(folds, corpus.classes)
+    return checked(folds, corpus.classes, corpus.notes)
 
 
 def with_only(folds: Sequence[Fold], ids: Collection[str], classes: Sequence[str]) -> list[Fold]:
@@ -101,8 +101,12 @@ def with_only(folds: Sequence[Fold], ids: Collection[str], classes: Sequence[str
     return checked(kept, classes)
 
 
-def checked(folds: list[Fold], classes: Sequence[str]) -> list[Fold]:
-    """The folds, unless a speaker is on two sides or a side lacks a class: those would make scores meaningless."""
+def checked(folds: list[Fold], classes: Sequence[str], notes: Sequence[str] = ()) -> list[Fold]:
+    """The folds, unless a speaker is on two sides or a side lacks a class: those would make scores meaningless.
+
+    Args:
+        notes: What is to be known of the corpus; it may be why a class is missing.
+    """
     for fold in folds:
         speakers = {side: {u.speaker for u in utterances} for side, utterances in fold.sides().items()}
         for first, second in combinations(speakers, 2):
@@ -111,12 +115,19 @@ def checked(folds: list[Fold], classes: Sequence[str]) -> list[Fold]:
                     f"fold {fold.number}: speaker {', '.join(shared)} is in both {first} and {second}; "
                     "scores would measure the memory of a voice. Mend the speakers of the corpus."
                 )
-        for side, utterances in fold.sides().items():
-            if missing := [label for label in classes if label not in {u.label for u in utterances}]:
-                raise RecipeError(
-                    f"fold {fold.number}: {side} has no utterance of {', '.join(missing)}; "
-                    "complete the corpus, or choose other classes."
-                )
+    lacking = [
+        (fold.number, side, missing)
+        for fold in folds
+        for side, utterances in fold.sides().items()
+        if (missing := [label for label in classes if label not in {u.label for u in utterances}])
+    ]
+    if lacking:
+        number, side, missing = lacking[0]
+        # they are a way out where they leave classes out, and are on every side of every fold
+        four = set(FOUR_CLASSES) < set(classes) and not any(set(FOUR_CLASSES) & set(found) for *_, found in lacking)
+        way_out = "use --classes four, which all sides have" if four else "choose other classes"
+        message = f"fold {number}: {side} has no utterance of {', '.join(missing)}; complete the corpus, or {way_out}."
+        raise RecipeError(" ".join([message, *notes]))
     return folds
 
 

@@ -24,7 +24,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
 from recipe.data import audio, splices
 from recipe.data.audio import at_speed, file_content, usable_audio, waveform
@@ -33,6 +32,7 @@ from recipe.data.splices import Splice
 from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
 from recipe.files import write_bytes, write_text
+from recipe.progress_bar import progress_bar
 
 _SHARD = 64 * 2**20  # bytes; a run that is killed has lost no more than these
 _README = "Features of audio files, computed by framealign's examples. Delete the folder whenever you like.\n"
@@ -149,7 +149,7 @@ def perturbed_features(
 ) -> dict[tuple[str, float], Tensor]:
     """Of a corpus of usable files, by utterance and speed."""
     wanted = [(utterance, speed) for speed in speeds for utterance in corpus.utterances]
-    shown = tqdm(wanted, desc="changing speed", unit="file", disable=not progress or not wanted)
+    shown = progress_bar(wanted, desc="changing speed", unit="file", disable=not progress or not wanted)
     names = {(utterance.id, speed): cache.of(utterance.path, speed) for utterance, speed in shown}
     cache.write()
     return {key: cache.features[name] for key, name in names.items()}
@@ -159,7 +159,7 @@ def splice_features(
     wanted: Sequence[Splice], contents: Mapping[str, str], cache: FeatureCache, progress: bool = True
 ) -> dict[tuple[str, str], Tensor]:
     """By the splices' ids; `contents` are fingerprints of the corpus's files."""
-    shown = tqdm(wanted, desc="splicing utterances", unit="splice", disable=not progress)
+    shown = progress_bar(wanted, desc="splicing utterances", unit="splice", disable=not progress)
     names = {splice.id: cache.of_splice(splice, contents) for splice in shown}
     cache.write()
     return {id: cache.features[name] for id, name in names.items()}

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from recipe.data.audio import AudioError, seconds
 from recipe.errors import RecipeError
 from recipe.files import write_text
@@ -16,6 +14,7 @@ from recipe.inference.answer import Answer
 from recipe.inference.picture import answer_figure
 from recipe.inference.recognizer import Recognizer
 from recipe.inference.segments import Segment, as_audacity, as_csv, as_rttm, segments
+from recipe.progress_bar import progress_bar
 from recipe.reporting.figures.style import save
 
 STDIN = "-"
@@ -39,7 +38,7 @@ def predict_all(
         print(printed.csv_header(classes))
     failed = []
     length = sum(seconds(Path(name)) for name in names)
-    with tqdm(total=round(length), unit="s of audio", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(total=round(length), unit="s of audio", disable=length < 60) as bar:
         recordings = (sys.stdin.buffer.read() if name == STDIN else Path(name) for name in names)
         answers = recognizer.answers(recordings, lambda heard: bar.update(round(heard)))
         for name, file, answer in zip(names, file_names(names), answers, strict=True):

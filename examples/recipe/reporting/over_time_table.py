@@ -95,5 +95,7 @@ def emotion_over_time(results: RunResults) -> str:
     sections.append(
         f"In brackets, 95 % intervals over the test speakers, {len(one.speakers)} in all, drawn with "
         f"replacement; the models are taken as they are ({counted(trainings, 'training')} of each system)."
+        if len(one.speakers) > 1
+        else "There is one test speaker, and so no interval over speakers."
     )
     return "\n\n".join(sections)

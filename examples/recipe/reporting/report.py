@@ -17,12 +17,14 @@ STAND_IN = (
     "**A stand-in.** This is the demo corpus: synthetic speech by espeak-ng. It is a smoke test of the recipe, "
     "not a result; its numbers are not the paper's, and say nothing about real emotional speech."
 )
+REAL_EXPERIMENT = "python examples/iemocap_two_stage.py --data PATH/TO/IEMOCAP_full_release"
+OWN_SPEECH = "python examples/cross_dataset.py --corpus manifest --data my.csv --backbone dvector"
 LEVEL = 0.05  # of significance
 
 
 def write_report(results: RunResults) -> str:
-    """Write the report and its figures; its main table, for the terminal."""
-    figures = draw_figures(results)
+    """Write the report and its figures; its main table and what comes next, for the terminal."""
+    figures, steps = draw_figures(results), next_steps(results)
     sections = [
         f"# Two-stage training on {results.corpus.name}",
         *caveats(results),
@@ -44,9 +46,38 @@ def write_report(results: RunResults) -> str:
         data(results),
         "## Settings",
         settings_text(results),
+        "## What next",
+        "\n".join(f"- {step}" for step in steps),
     ]
-    write_text(results.output / "report.md", "\n\n".join(section for section in sections if section) + "\n")
-    return terminal_summary(results) + f"\nreport: {results.output / 'report.md'}"
+    report = results.output / "report.md"
+    write_text(report, "\n\n".join(section for section in sections if section) + "\n")
+    files = [f"report: {report}", f"figures, beside it: {', '.join(figures)}"]
+    return "\n".join([terminal_summary(results), *files, *(f"next: {step.replace('`', '')}" for step in steps)])
+
+
+def next_steps(results: RunResults) -> list[str]:
+    """What to run and to read now."""
+    steps = []
+    if len(results.finished) < len(results.trainings):
+        steps.append("The same command goes on with the trainings that are not finished.")
+    if results.stand_in:
+        if len(results.plan) == 1:
+            steps.append("All folds and systems of the demo: `python examples/iemocap_two_stage.py`")
+        steps += [
+            f"Your own speech, listed in a CSV with the columns path, label and speaker: `{OWN_SPEECH}`",
+            f"The real experiment, first with `--dry_run`, which checks the corpus: `{REAL_EXPERIMENT}`",
+        ]
+    else:
+        if smallest_adjusted_p(results) >= LEVEL:
+            steps.append(
+                "More seeds, without which no difference can be significant: the same command with `--seeds 0 1 2`, "
+                "for one. What is finished is kept."
+            )
+        steps.append(
+            "Other margins and weights of the losses, on the same stage 1: `examples/ablation.py` and "
+            "`examples/loss_weights.py`, with the corpus and backbone of this run."
+        )
+    return [*steps, "What every table and figure means: `docs/recipe.md`"]
 
 
 def caveats(results: RunResults) -> list[str]:
@@ -65,6 +96,7 @@ def caveats(results: RunResults) -> list[str]:
 
 def scores(results: RunResults) -> str:
     seeds = sorted({result.training.seed for result in results.results})
+    folds = sorted({result.training.fold.number for result in results.results})
     table = markdown(
         ["system", "trainings", "UA, mean ± std", "WA, mean ± std", "UA, pooled [95 %]", "WA, pooled [95 %]"],
         [
@@ -83,8 +115,8 @@ def scores(results: RunResults) -> str:
         [
             "UA is the mean of the classes' recalls, WA the accuracy, both on test speakers who are in neither "
             "training nor validation; the epoch was chosen on validation UA alone. "
-            f"Seeds that were run: {', '.join(map(str, seeds))}. Every system of stage 2 starts from the same stage 1 "
-            "of its fold and seed.",
+            f"Folds that were run: {', '.join(map(str, folds))}; seeds: {', '.join(map(str, seeds))}. Every system of "
+            "stage 2 starts from the same stage 1 of its fold and seed.",
             table,
             "Mean and standard deviation are over trainings, one for each fold and seed; *pooled* takes the test "
             "utterances of all trainings together. The brackets hold a bootstrap over the pooled utterances: how the "
@@ -114,8 +146,7 @@ def differences(results: RunResults) -> str:
     ]
     real = [c for c in comparisons if c.adjusted_p < LEVEL]
     trainings, folds = max(c.trainings for c in comparisons), len({block.fold.number for block in results.plan})
-    smallest = min(1.0, smallest_p(trainings) * len(comparisons))
-    if smallest >= LEVEL:
+    if (smallest := smallest_adjusted_p(results)) >= LEVEL:
         counts = f"{counted(trainings, 'training')} of a system and {counted(len(comparisons), 'comparison')}"
         conclusion = (
             f"**With {counts} nothing can be significant here**: the smallest adjusted p that they can give is "
@@ -136,9 +167,16 @@ def differences(results: RunResults) -> str:
             "order of batches. p is that of a paired test over trainings (signs flipped at random), since the "
             "utterances of one model share the noise of its training; Holm's adjusts it for the number of "
             "comparisons. p over folds takes one difference for each fold, the mean over seeds: that is the one that "
-            f"speaks of other speakers, and with {folds} folds it cannot be below {smallest_p(folds):.3f}.",
+            f"speaks of other speakers, and with {counted(folds, 'fold')} it cannot be below {smallest_p(folds):.3f}.",
         ]
     )
+
+
+def smallest_adjusted_p(results: RunResults) -> float:
+    """The smallest p after Holm that the comparisons of a run can give, however large their differences are."""
+    comparisons = results.comparisons
+    trainings = max((c.trainings for c in comparisons), default=1)
+    return min(1.0, smallest_p(trainings) * len(comparisons))
 
 
 def verdict(comparison: Comparison) -> str:
@@ -185,12 +223,12 @@ def published(results: RunResults) -> str:
                     f"{100 * np.mean(summary.ua):.1f}",
                     f"{100 * np.mean(summary.wa):.1f}",
                     "the table of scores above",
-                    f"`{results.backbone}`, {len(results.corpus.classes)} classes; mean over {len(summary.ua)} "
-                    "trainings; unseen speakers, epoch chosen on validation",
-                    "no: synthetic speech, not IEMOCAP" if results.stand_in else "",
+                    f"`{results.backbone}`, {len(results.corpus.classes)} classes; mean over "
+                    f"{counted(len(summary.ua), 'training')}; unseen speakers, epoch chosen on validation",
+                    "",
                 ]
             )
-    return markdown(["", "UA", "WA", "source", "protocol", "comparable?"], rows) if known else ""
+    return markdown(["", "UA, %", "WA, %", "source", "protocol", "comparable?"], rows) if known else ""
 
 
 def recalls(results: RunResults) -> str:
@@ -217,7 +255,7 @@ def data(results: RunResults) -> str:
     corpus = results.corpus
     counts = Counter(u.label for u in corpus.utterances)
     lines = [
-        f"{len(corpus.utterances)} utterances of {len({u.speaker for u in corpus.utterances})} speakers: "
+        f"{len(corpus.utterances)} utterances of {len({u.speaker for u in corpus.utterances})} speakers were used: "
         + ", ".join(f"{counts[name]} {name}" for name in corpus.classes)
         + ". The speakers and utterances of each fold are in `folds.json`."
     ]
@@ -234,8 +272,10 @@ def data(results: RunResults) -> str:
     return "\n\n".join(lines)
 
 
-def settings_text(results: RunResults) -> str:
+def settings_text(results: RunResults, losses: str = "") -> str:
+    """The hyperparameters; `losses` are the margins and weights of an experiment that tries several."""
     s, config = results.settings, results.file("config.yaml").name
+    losses = losses or f"EAL weight {s.eal_weight:g}, margin {s.margin:g}; FUAL weight {s.fual_weight:g}"
     rows = [
         [name, str(stage.epochs), f"{stage.backbone_rate:g}", f"{stage.attention_rate:g}", f"{stage.head_rate:g}"]
         for name, stage in (("stage 1", s.stage1), ("stage 2", s.stage2))
@@ -245,7 +285,7 @@ def settings_text(results: RunResults) -> str:
         + f"\n\nBackbone `{results.backbone}`, front end frozen; AdamW, weight decay {s.weight_decay:g}, steps of "
         f"{s.batch_size} utterances, gradients clipped at {s.clip_norm:g}, warm-up over {s.warmup:.0%} of the steps; "
         f"{'float32' if results.precision == 'no' else results.precision}. CLS pooling with {s.num_heads} heads, depth "
-        f"{s.depth}, no dropout; EAL weight {s.eal_weight:g}, margin {s.margin:g}; FUAL weight {s.fual_weight:g}. "
+        f"{s.depth}, no dropout; {losses}. "
         "Learning rates, batch size and epochs are framealign's own: the paper's text does not give them. All of it "
         f"is in `{config}`: the same script with `--config {config} --output ANOTHER` runs it again."
     )
@@ -255,12 +295,12 @@ def terminal_summary(results: RunResults) -> str:
     """The scores, and what they prove, in a few lines."""
     lines = [
         f"\nmean ± standard deviation over folds and seeds, {len(results.finished)} of {len(results.trainings)} "
-        "trainings:"
+        f"trainings, {results.corpus.name}:"
     ]
     against = {c.system.name: c for c in results.comparisons}
     for s in results.summaries:
         line = f"  {s.system.name:<32} UA {spread(s.ua):<15} WA {spread(s.wa):<15}"
         if c := against.get(s.system.name):
-            line += f" {100 * c.difference:+.1f} points on {c.baseline}, {verdict(c)} (p {c.adjusted_p:.2f})"
+            line += f" {100 * c.difference:+.1f} points on {c.baseline}, {verdict(c)} (p, Holm {c.adjusted_p:.2f})"
         lines.append(line.rstrip())
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recipe.data.audio import read_waveform
 from recipe.data.splices import Splice, within
+from recipe.reporting.cells import counted
 from recipe.reporting.figures.confusion import confusion_figure
 from recipe.reporting.figures.curves import curves_figure
 from recipe.reporting.figures.scores import scores_figure
@@ -33,8 +34,7 @@ def draw_figures(results: RunResults) -> dict[str, str]:
 def figures(results: RunResults) -> Iterator[tuple[str, str, Figure]]:
     """File, title in the report, and figure."""
     classes, summaries = results.corpus.classes, results.summaries
-    name = results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
-    count = max(len(summary.ua) for summary in summaries)
+    name, count = results.corpus.name, max(len(summary.ua) for summary in summaries)
     scores = scores_figure(
         {s.system.name: (s.pooled.ua, *(s.ua_interval or (np.nan, np.nan))) for s in summaries},
         1 / len(classes),
@@ -44,13 +44,14 @@ def figures(results: RunResults) -> Iterator[tuple[str, str, Figure]]:
     confusion = confusion_figure(
         {s.system.name: s.pooled for s in summaries},
         classes,
-        f"{name}\ntest utterances of up to {count} trainings together, per cent of the true class",
+        f"{name}\ntest utterances of all trainings together, per cent of the true class",
     )
     yield "confusion_matrix.png", "Confusion matrices, pooled over folds and seeds", confusion
+    spread = "mean and standard deviation over " if count > 1 else ""
     epochs = {s.system.name: [r.epochs for r in results.of(s.system) if r.epochs] for s in summaries}
     curves = curves_figure(
         {system: found for system, found in epochs.items() if found},
-        f"{name}, {results.backbone}\nmean and standard deviation over {count} trainings of each system",
+        f"{name}, {results.backbone}\n{spread}{counted(count, 'training')} of each system",
     )
     yield "training_curves.png", "Training curves", curves
     pair = before_and_after(results)
@@ -82,14 +83,14 @@ def splice_figure(results: RunResults, after: str) -> Figure | None:
     spliced = within(results.splices, pair.block.fold.test) if pair else []
     if pair is None or not spliced:
         return None
-    classes, name = results.corpus.classes, results.corpus.name + (", synthetic stand-in" if results.stand_in else "")
+    classes = results.corpus.classes
     row = median_splice(spliced, pair.systems[after], classes)
     splice = spliced[row]
     return timeline_figure(
         splice.waveform().numpy(),
         {system: frame_outputs(result.output_of_splices, row) for system, result in pair.systems.items()},
         classes,
-        f"{splice.first.id} and {splice.second.id} in one\n({name}, fold {pair.block.fold.number}, "
+        f"{splice.first.id} and {splice.second.id} in one\n({results.corpus.name}, fold {pair.block.fold.number}, "
         f"seed {pair.block.seed})",
         [(splice.first.label, splice.change), (splice.second.label, splice.seconds)],
     )

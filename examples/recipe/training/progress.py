@@ -2,24 +2,14 @@
 
 import sys
 
-from tqdm import tqdm
+from recipe.progress_bar import progress_bar
 
 
 class Progress:
     """A bar with the current loss, validation UA and time left; lines of their own for what is finished."""
 
     def __init__(self, steps: int, done: int, disable: bool) -> None:
-        # A log file gets a line now and then instead of a bar that redraws itself
-        interval = 0.2 if sys.stderr.isatty() else 10
-        self.bar = tqdm(
-            total=steps,
-            initial=done,
-            unit="step",
-            mininterval=interval,
-            dynamic_ncols=True,
-            smoothing=0.05,
-            disable=disable,
-        )
+        self.bar = progress_bar(total=steps, initial=done, unit="step", disable=disable)
         self.quiet, self.what = disable, ""
 
     def __enter__(self) -> "Progress":
@@ -38,7 +28,7 @@ class Progress:
 
     def epoch(self, record: dict, epochs: int) -> None:
         self.bar.set_description(f"{self.what}, epoch {record['epoch']}/{epochs}")
-        self.bar.set_postfix_str(f"loss {record['loss']:.3f}, validation UA {record['validation_ua']:.3f}")
+        self.bar.set_postfix_str(f"loss {record['loss']:.3f}, validation UA {record['validation_ua']:.1%}")
 
     def say(self, line: str) -> None:
         if not self.quiet:

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_manifest(path: Path, classes: Sequence[str] | None = None) -> Corpus:
             f"{path}: none of its labels ({listed(labels)}) is one of {', '.join(classes)}; "
             "rename the labels, or use the corpus's own classes."
         )
-    corpus = Corpus(path.stem, tuple(classes), utterances=[])
+    corpus = Corpus(path.stem, tuple(classes), utterances=[], notes=spelling_notes(rows))
     for utterance in wanted:
         if utterance.path.is_file():
             corpus.utterances.append(utterance)
@@ -135,16 +136,36 @@ def check_unique(path: Path, rows: list[tuple[int, Utterance]]) -> None:
     """Refuse an id, or a file, that is listed twice: one recording could be in training and test."""
     ids: dict[str, int] = {}
     files: dict[str, int] = {}
+    told = dict(rows)
     for line, utterance in rows:
+        if (first := files.setdefault(os.path.normpath(utterance.path), line)) != line:
+            if (utterance.label, utterance.speaker) == (told[first].label, told[first].speaker):
+                raise RecipeError(f"{path}, line {line}: repeats line {first}; remove it.")
+            raise RecipeError(
+                f"{path}, line {line}: {utterance.path} is listed on line {first} too, with another label or speaker; "
+                "keep one of these rows."
+            )
         if (first := ids.setdefault(utterance.id, line)) != line:
             raise RecipeError(
                 f"{path}, line {line}: the id {utterance.id} is that of line {first} too; "
                 "give each row an id of its own in the column id."
             )
-        if (first := files.setdefault(os.path.normpath(utterance.path), line)) != line:
-            raise RecipeError(
-                f"{path}, line {line}: {utterance.path} is listed on line {first} too; keep one of these rows."
-            )
+
+
+def spelling_notes(rows: list[tuple[int, Utterance]]) -> list[str]:
+    """Labels, and speakers, that differ in case alone: they count as several, and may be one that was mistyped."""
+    notes = []
+    for column, risk in (("label", ""), ("speaker", ", and one person may so be in both training and test")):
+        spelt = defaultdict(set)
+        for _, utterance in rows:
+            name = getattr(utterance, column)
+            spelt[name.casefold()].add(name)
+        notes += [
+            f"The {column}s {' and '.join(sorted(names))} differ in case alone and count as {len(names)}{risk}."
+            for names in spelt.values()
+            if len(names) > 1
+        ]
+    return notes
 
 
 def check_sides(path: Path, rows: list[tuple[int, Utterance]]) -> None:

@@ -33,7 +33,6 @@ def curves_figure(curves: Mapping[str, Trainings], title: str) -> Figure:
     those that reached it. The anchor is the one of `framealign.diagnostics`: the CLS, or the utterance vector of a
     pooling without one.
     """
-    styles = {system: line_style(index) for index, system in enumerate(curves)}
     stages = {
         "stage 1": [system for system in curves if system.startswith("stage 1")],
         "stage 2": [system for system in curves if not system.startswith("stage 1")],
@@ -45,7 +44,7 @@ def curves_figure(curves: Mapping[str, Trainings], title: str) -> Figure:
         column[0].set_title(stage, fontsize=HEADING, fontweight="bold")
         for axis, key in zip(column, PANELS, strict=True):
             for system in systems:
-                draw_line(axis, curves[system], key, system, styles[system])
+                draw_line(axis, curves[system], key, system)
             axis.grid(axis="y", color="0.9", linewidth=0.6)
             axis.set_axisbelow(True)
             open_frame(axis)
@@ -62,7 +61,8 @@ def curves_figure(curves: Mapping[str, Trainings], title: str) -> Figure:
     return figure
 
 
-def draw_line(axis: Axes, trainings: Trainings, key: str, system: str, style: dict) -> None:
+def draw_line(axis: Axes, trainings: Trainings, key: str, system: str) -> None:
+    style = line_style(system)
     by_epoch: dict[int, list[float]] = {}
     for record in (record for records in trainings for record in records):
         by_epoch.setdefault(int(record["epoch"]), []).append(record[key])

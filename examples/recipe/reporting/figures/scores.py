@@ -27,7 +27,7 @@ def scores_figure(scores: Mapping[str, tuple[float, float, float]], chance: floa
     )
     axis.annotate("UA [95 % interval]", (1.02, 1), (0, 5), xycoords="axes fraction", **above)
     for place, mean, low, high in zip(places, means, lows, highs, strict=True):
-        text = f"{100 * mean:.1f}" + (f"  [{100 * low:.1f}, {100 * high:.1f}]" if known[place] else "")
+        text = f"{mean:.1%}" + (f"  [{100 * low:.1f}, {100 * high:.1f}]" if known[place] else "")
         axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center_baseline", fontsize=LABEL)
     axis.set_yticks(places, [wrapped(system, 2.7, LABEL) for system in scores])
     axis.set_ylim(len(scores) - 0.5, -0.5)  # the first on top

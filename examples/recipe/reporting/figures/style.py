@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from recipe.settings import Settings
+from recipe.training.systems import STAGE_1, further_systems, paper_systems
+
 # Okabe and Ito's colours, which readers with any colour vision can tell apart
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 LINE_COLOURS = tuple(colour for colour in COLOURS if colour != "#F0E442")  # yellow is too pale for a thin line
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SYSTEMS = [s.name for s in (STAGE_1, *paper_systems(Settings()), *further_systems(Settings()))]
+LOOKS = len(LINE_COLOURS) * len(LINE_STYLES)
 
 TITLE, HEADING, LABEL, SMALL = 11, 9.5, 9, 8  # font sizes in points
 
@@ -49,8 +55,16 @@ def class_colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def line_style(index: int) -> dict[str, Any]:
-    """Colour, dashes and marker of a system's line: no two alike for 28 systems."""
+def line_style(system: str) -> dict[str, Any]:
+    """Colour, dashes and marker of a system's line, the same in every run.
+
+    No two of the recipe's own systems are alike, and the paper's differ in colour. Others take one of the looks that
+    are left, by their names.
+    """
+    if system in SYSTEMS:
+        index = SYSTEMS.index(system)
+    else:
+        index = len(SYSTEMS) + zlib.crc32(system.encode()) % (LOOKS - len(SYSTEMS))
     return {
         "color": LINE_COLOURS[index % len(LINE_COLOURS)],
         "linestyle": LINE_STYLES[index % len(LINE_STYLES)],

@@ -87,9 +87,7 @@ def sweep_figure(
     axis.errorbar(places, means, yerr=deviations, color=COLOURS[0], marker="o", markersize=5, capsize=4)
     tops = means + np.nan_to_num(deviations)
     for place, mean, top in zip(places[ran], means[ran], tops[ran], strict=True):
-        axis.annotate(
-            f"{100 * mean:.1f}", (place, top), (0, 4), textcoords="offset points", ha="center", fontsize=SMALL
-        )
+        axis.annotate(f"{mean:.1%}", (place, top), (0, 4), textcoords="offset points", ha="center", fontsize=SMALL)
     names = [number(weight) + ("" if done else "\nnot run") for weight, done in zip(weights, ran, strict=True)]
     axis.set_xticks(places, names)
     axis.set_xlim(-0.5, len(weights) - 0.5)
@@ -103,4 +101,4 @@ def sweep_figure(
 
 
 def percent(value: float, deviation: float) -> str:
-    return f"{100 * value:.1f}" + (f"\n± {100 * deviation:.1f}" if np.isfinite(deviation) else "")
+    return f"{value:.1%}" + (f"\n± {deviation:.1%}" if np.isfinite(deviation) else "")
