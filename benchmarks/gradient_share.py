@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from recipe.command_line import add_common_arguments, add_corpus_arguments, exit_with, parse, script_parser
 from recipe.experiment import prepare
 from recipe.features.batches import UtteranceFeatures, training_steps
+from recipe.models.folder import read_model
 from recipe.training.model import EmotionModel
 from recipe.training.plan import make_plan
 from recipe.training.systems import PROPOSED, System, chosen_systems
@@ -51,8 +52,8 @@ def main() -> None:
     )
     print("\n| stage 2 | part | EAL / CE | cosine | FUAL / CE | cosine |\n| --- | --- | --- | --- | --- | --- |")
     show("start", model, data, training.system, settings.batch_size)
-    model.load_learned_state(load_file(training.weights_file))
-    show("end", model, data, training.system, settings.batch_size)
+    trained, _ = read_model(training.folder / "model")
+    show("end", trained.train(), data, training.system, settings.batch_size)
 
 
 def show(moment: str, model: EmotionModel, data: UtteranceFeatures, system: System, batch_size: int) -> None:

@@ -4,7 +4,7 @@ python benchmarks/neutral_in_splices.py --corpus ravdess --data PATH/TO/Audio_Sp
     --backbone openai/whisper-base
 
 The options are those of an examples/cross_dataset.py run. Its stage 1 is read, and the other systems where it kept
-their weights (--save_models). It prints how many frames of the test speakers' neutral speech are called neutral, or
+their models (--save_models). It prints how many frames of the test speakers' neutral speech are called neutral, or
 calm: in whole utterances; without the silence around them; joined with another neutral utterance; joined with an
 emotional one. What falls from one to the next is due to silence, to the join, or to the emotion beside.
 """
@@ -25,6 +25,7 @@ from recipe.data.audio import read_waveform
 from recipe.data.corpus import Utterance
 from recipe.data.splices import CALM, NEUTRAL, Splice, speech_of
 from recipe.experiment import Experiment, prepare
+from recipe.models.folder import read_model
 from recipe.training.model import EmotionModel
 from recipe.training.over_time import calm_as_neutral
 from recipe.training.plan import Training, make_plan
@@ -41,7 +42,7 @@ def main() -> None:
     found: dict[str, np.ndarray] = {}  # by system: for each place, frames called neutral, and all
     for block in plan:
         for training in block.trainings:
-            if training.weights_file.exists():
+            if training.system.stage == 1 or (training.folder / "model").exists():
                 model = trained(training, experiment)
                 counts = np.array(
                     [neutral_frames(model, experiment, place(block.fold.test)) for place in PLACES.values()]
@@ -53,6 +54,8 @@ def main() -> None:
 
 
 def trained(training: Training, experiment: Experiment) -> EmotionModel:
+    if training.system.stage != 1:
+        return read_model(training.folder / "model")[0]
     pooling = training.system.build_pooling(experiment.backbone.dim, experiment.options.settings)
     model = EmotionModel(experiment.backbone, pooling, len(experiment.corpus.classes))
     model.load_learned_state(load_file(training.weights_file))

@@ -36,6 +36,7 @@ class Training:
 
     @property
     def weights_file(self) -> Path:
+        """Of stage 1, without the frozen front end: what systems of stage 2 begin with."""
         return self.folder / "model.safetensors"
 
     @property
