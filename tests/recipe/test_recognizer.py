@@ -12,7 +12,7 @@ from recipe.inference import recognizer as module
 from recipe.inference.answer import Answer
 from recipe.inference.picture import COLUMNS, answer_figure, columns
 from recipe.inference.recognizer import Recognizer
-from recipe.inference.segments import as_audacity, as_csv, as_rttm, likeliest_course, segments
+from recipe.inference.segments import as_audacity, as_csv, as_rttm, attention_of, likeliest_course, segments
 from recipe.inference.windows import Window
 from recipe.training.systems import POOLINGS
 from sounds import SAMPLE_RATE, tone
@@ -159,6 +159,13 @@ def test_segments_cover_a_recording_and_outliers_make_none():
     assert found[0].probability == pytest.approx((150 * 0.9 + 3 * 0.05) / 153)
 
 
+def test_the_attention_of_segments_is_that_of_their_frames():
+    answer = of([0] * 100 + [1] * 50 + [2] * 80, seconds=4.61)
+    answer.attention[:] = np.random.default_rng(0).dirichlet(np.ones(230))
+    expected = [answer.attention[own].sum() for own in (slice(100), slice(100, 150), slice(150, None))]
+    np.testing.assert_allclose(attention_of(answer, segments(answer)), expected)
+
+
 @given(st.lists(st.lists(st.floats(-5, 0), min_size=3, max_size=3), min_size=1, max_size=6), st.floats(0, 5))
 def test_the_course_is_the_likeliest_of_all(scores, change):
     scores = np.array(scores)
@@ -188,6 +195,18 @@ def test_a_picture_of_any_length_has_a_number_of_columns_that_can_be_seen(frames
     assert bars
     assert len(columns(answer.attention, np.add)) == min(frames, COLUMNS)
     assert columns(answer.attention, np.add).sum() == pytest.approx(1)
+
+
+def test_a_narrow_picture_names_only_the_segments_with_room_for_it():
+    answer = of([0] * 300 + [1] * 50 + [0] * 100)
+
+    def named(width):
+        figure = answer_figure(answer, segments(answer), "a talk", width)
+        assert figure.get_figwidth() == width
+        return [text.get_text() for text in figure.axes[0].texts]
+
+    assert named(7.5) == ["angry", "happy", "angry"]
+    assert named(3.5) == ["angry", "angry"]
 
 
 def test_a_window_shorter_than_a_frame_has_its_seconds():

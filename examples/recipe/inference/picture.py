@@ -10,7 +10,7 @@ from recipe.reporting.figures.timeline import FrameOutputs, timeline_figure
 COLUMNS = 1500  # more than a picture shows
 
 
-def answer_figure(answer: Answer, found: list[Segment], title: str) -> Figure:
+def answer_figure(answer: Answer, found: list[Segment], title: str, width: float = 7.5) -> Figure:
     probability = f"{answer.by_class[answer.label]:.0%}"
     low, high = answer.envelope.T
     waveform = np.stack([columns(low, np.minimum), columns(high, np.maximum)], axis=1).ravel()
@@ -26,6 +26,7 @@ def answer_figure(answer: Answer, found: list[Segment], title: str) -> Figure:
         [(segment.label, segment.end) for segment in found],
         seconds=answer.seconds,
         bar_name="segments",
+        width=width,
     )
 
 

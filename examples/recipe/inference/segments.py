@@ -60,6 +60,12 @@ def likeliest_course(scores: np.ndarray, change: float) -> np.ndarray:
     return course
 
 
+def attention_of(answer: Answer, found: Sequence[Segment]) -> list[float]:
+    """The share of the attention that falls on each segment; of sum 1."""
+    starts = [round(segment.start / answer.seconds * len(answer.attention)) for segment in found]
+    return np.add.reduceat(answer.attention, starts).tolist()
+
+
 def as_csv(found: Sequence[Segment]) -> str:
     lines = [f"{start:.3f},{end:.3f},{label},{probability:.4f}" for start, end, label, probability in found]
     return "\n".join(["start,end,class,probability", *lines]) + "\n"

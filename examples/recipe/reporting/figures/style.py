@@ -4,7 +4,7 @@ import math
 import textwrap
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -34,10 +34,10 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, file: Path | IO[bytes]) -> None:
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a dollar sign in a file's or class's name is a dollar sign
-    figure.savefig(path, dpi=200)
+    figure.savefig(file, dpi=200)
 
 
 def wrapped(text: str, inches: float, size: float) -> str:

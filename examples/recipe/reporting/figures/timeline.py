@@ -41,6 +41,7 @@ def timeline_figure(
     *,
     bar_name: str = "truth",
     seconds: float | None = None,
+    width: float = 7.5,
 ) -> Figure:
     """Waveform, then for each system its attention over time and the class probabilities of every frame.
 
@@ -50,9 +51,10 @@ def timeline_figure(
         waveform: Samples at equal distances.
         bar: Drawn above, one class after the other: each, and the second at which it ends.
         seconds: How long the waveform is, where its samples are not at `SAMPLE_RATE`.
+        width: In inches.
     """
     seconds = seconds or len(waveform) / SAMPLE_RATE
-    figure = new_figure(7.5, 1.5 + 2.5 * len(timelines) + 0.35 * bool(bar), title)
+    figure = new_figure(width, 1.5 + 2.5 * len(timelines) + 0.35 * bool(bar), title)
     rows = 1 + 2 * len(timelines) + bool(bar)
     heights = (*(0.3,) * bool(bar), 0.8, *(1, 1.1) * len(timelines))
     *above, wave = figure.subplots(rows, 1, sharex=True, height_ratios=heights)[: rows - 2 * len(timelines)]
@@ -96,11 +98,11 @@ def timeline_figure(
 
 def draw_bar(axis: Axes, bar: Sequence[tuple[str, float]], classes: Sequence[str], name: str) -> None:
     """In the colour of each class, with its name where there is room."""
-    start, seconds = 0.0, bar[-1][1]
+    start, seconds, letter = 0.0, bar[-1][1], 0.11 / axis.figure.get_figwidth()
     for label, end in bar:
         colour = class_colour(classes.index(label))
         axis.axvspan(start, end, color=colour)
-        if (end - start) / seconds > 0.015 * len(label):
+        if (end - start) / seconds > letter * len(label):
             middle = (start + end) / 2
             axis.text(middle, 0.5, label, ha="center", va="center", fontsize=LABEL, color=ink(to_rgb(colour)))
         start = end
