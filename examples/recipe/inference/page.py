@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recipe.data.audio import SAMPLE_RATE, AudioError, blocks, mapped_content
+from recipe.data.audio import SAMPLE_RATE, AudioError, blocks, content_of
 from recipe.errors import RecipeError
 from recipe.inference.answer import Answer
 from recipe.inference.picture import answer_figure
@@ -145,14 +145,15 @@ def samples_of(path: Path, longest: float) -> Tensor:
     """
     pieces, left = [], longest * SAMPLE_RATE
     try:
-        for piece in blocks(path, mapped_content(path)):
-            left -= len(piece)
-            if left < 0:
-                raise Refused(
-                    f"This recording is longer than {minutes(longest)}, and the page takes no longer ones. "
-                    "`python examples/predict.py` takes any length."
-                )
-            pieces.append(piece)
+        with content_of(path) as stream:
+            for piece in blocks(path, stream):
+                left -= len(piece)
+                if left < 0:
+                    raise Refused(
+                        f"This recording is longer than {minutes(longest)}, and the page takes no longer ones. "
+                        "`python examples/predict.py` takes any length."
+                    )
+                pieces.append(piece)
     except AudioError as error:
         reason = error.reason.partition(";")[0]  # the rest is for who has a command line
         raise Refused(
