@@ -1,6 +1,8 @@
 """One thread, one seed, reproducible Hypothesis examples, and the folder of the real corpora."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,24 @@ settings.load_profile("framealign")
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _seed() -> Iterator[None]:
     torch.manual_seed(0)
+    yield
+    forget_lazy_modules()
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis
+def pytest_collection_modifyitems() -> None:
+    forget_lazy_modules()
+
+
+def forget_lazy_modules() -> None:
+    """SpeechBrain's answer any question with an import, which may fail; Hypothesis asks all modules for their file."""
+    if "speechbrain" in sys.modules:
+        from speechbrain.utils.importutils import LazyModule
+
+        for name in [name for name, module in sys.modules.items() if issubclass(type(module), LazyModule)]:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
