@@ -49,6 +49,8 @@ class DVectorBackbone(Backbone):
         "emotion recognition."
     )
 
+    why_not_whole = "torch.export writes an LSTM out step by step, for one length"
+
     def __init__(self, pretrained: bool = True) -> None:
         super().__init__()
         self.mel = MelSpectrogram(
