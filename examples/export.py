@@ -29,7 +29,7 @@ def main() -> None:
     # Imported now: torch and its company take seconds, and a wrong option should not
     from recipe.models.export import export
 
-    print(export(arguments.model, arguments.output, arguments.part))
+    export(arguments.model, arguments.output, arguments.part)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,6 @@ class Backbone(nn.Module, ABC):
     demo_settings: ClassVar[Settings | None] = None  # on the demo corpus, where others do
     precision: ClassVar[str | None] = None  # to compute in unless a run says which; None: the hardware decides
     caveat: ClassVar[str] = ""  # for the report: what its scores are not fit for
-    why_not_whole: str = "its front end takes one utterance at a time"  # where `whole_input` is None
 
     @classmethod
     def settings_for(cls, name: str) -> Settings:
@@ -94,10 +93,13 @@ class Backbone(nn.Module, ABC):
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Padded features (batch, steps, width) and their mask to frames (batch, time, dim) and theirs."""
 
+    def why_not_whole(self, suffix: str) -> str | None:
+        """Why `whole` cannot be exported to such a file; None where it can: such a kind has the next three."""
+        return "its front end takes one utterance at a time"
+
     @property
-    def whole_input(self) -> Input | None:
-        """What `whole` reads; None where a kind does not have it."""
-        return None
+    def whole_input(self) -> Input:
+        raise NotImplementedError
 
     def raw(self, waveform: Tensor) -> Tensor:
         """(samples,) at 16 kHz to what `whole` reads of it."""

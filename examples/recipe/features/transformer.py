@@ -129,6 +129,9 @@ class TransformerBackbone(Backbone):
         states = [*below, *self.states(hidden, mask, self.frozen, self.read)]
         return self.mixed(states), mask
 
+    def why_not_whole(self, suffix: str) -> str | None:
+        return None
+
     def whole(self, raw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         steps, mask = self.convolve_padded(raw, mask)
         hidden = self.embed(steps.masked_fill(~mask[..., None], 0), mask)

@@ -1,13 +1,16 @@
 """A model's head, or all of it, in one file that runs without this code: ONNX, or a program of torch.export.
 
-A file is written, run on a padded batch of other sizes, with NaN in the padding, and compared with what the model says
-of each utterance alone. One that differs is not kept.
+A file is run on padded batches of other sizes, with NaN in the padding, and compared with what the model says of each
+utterance alone. One that differs is not kept.
 """
 
+import contextlib
 import io
 import json
+import logging
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,19 +33,20 @@ TOLERANCE = 1e-4
 SUFFIXES = (".onnx", ".pt2")
 ONNX_LIMIT = 2**31  # bytes of one file
 METADATA = "metadata.json"  # in a .pt2, where an ONNX file has properties
+INSTALL = 'pip install "framealign[export]"'
 
 Answers = dict[str, Tensor]
 Ask = Callable[[Tensor, Tensor], list[Tensor]]
 
 
 class Part(nn.Module):
-    """What is exported: a padded batch and its mask to `answers`, which are zero at padding."""
+    """What is exported: a padded batch and its mask to `answers`."""
 
     name: str
     input: Input
 
     def utterance(self, seconds: float) -> tuple[Tensor, Answers]:
-        """What it reads of an utterance of noise, and what the model says of that alone."""
+        """What it reads of some noise, and what the model says of that alone."""
         raise NotImplementedError
 
 
@@ -51,8 +55,7 @@ class Head(Part):
 
     def __init__(self, model: EmotionModel) -> None:
         super().__init__()
-        self.pooling, self.classifier = model.pooling, model.classifier
-        self.dim = model.backbone.dim
+        self.pooling, self.classifier, self.dim = model.pooling, model.classifier, model.backbone.dim
         self.input = Input("frames", ("batch", "time", self.dim), "the backbone's, 20 ms each", 1, 2**20)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Answers:
@@ -60,15 +63,15 @@ class Head(Part):
 
     def utterance(self, seconds: float) -> tuple[Tensor, Answers]:
         frames = torch.randn(round(50 * seconds), self.dim)
-        return frames, self(frames[None], torch.ones(1, len(frames), dtype=torch.bool))
+        return frames, answers(self, frames[None], torch.ones(1, len(frames), dtype=torch.bool))
 
 
 class Whole(Part):
     name = "whole"
 
-    def __init__(self, model: EmotionModel, reads: Input) -> None:
+    def __init__(self, model: EmotionModel) -> None:
         super().__init__()
-        self.model, self.input = model, reads
+        self.model, self.input = model, model.backbone.whole_input
 
     def forward(self, raw: Tensor, mask: Tensor) -> Answers:
         return answers(self.model, *self.model.backbone.whole(raw, mask))
@@ -86,25 +89,27 @@ def answers(model: EmotionModel | Head, frames: Tensor, mask: Tensor) -> Answers
     return found
 
 
-def export(folder: Path, file: Path, part: str | None = None) -> tuple[Part, float | None]:
-    """Write `head` or `whole` of a model folder, by default what can be had of it.
-
-    Returns:
-        What was written, and by how much its answers differ from the model's at most; None where onnxruntime is missing.
+def export(folder: Path, file: Path, part: str | None = None) -> None:
+    """Write `head` or `whole` of a model folder, by default what can be had, and print what was written.
 
     Raises:
         RecipeError: When it cannot be exported, which is told before it is tried, or when the file's answers differ.
     """
     check_packages(file)
     model, description = read_model(folder)
-    chosen = part_of(model, folder, part)
+    chosen = part_of(model, file, part)
     check_size(chosen, file)
-    with replacing(file) as partial, torch.no_grad():
-        program = exported(chosen)
-        texts = metadata(chosen, description)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial, torch.no_grad(), quiet():
+        program, texts = exported(chosen), metadata(chosen, description)
         partial.write_bytes(onnx_file(program, chosen, texts) if file.suffix == ".onnx" else pt2_file(program, texts))
         ask = opened(partial, file.suffix)
-        return chosen, None if ask is None else difference(chosen, ask)
+        found = None if ask is None else difference(chosen, ask)
+    if found is None:
+        checked = f"not compared with the model, for which onnxruntime is needed: {INSTALL}"
+    else:
+        checked = f"its answers are the model's, within {found:.0e}"
+    print(f"{file}: {chosen.name}, {file.stat().st_size / 1e6:.1f} MB; {checked}")
 
 
 def check_packages(file: Path) -> None:
@@ -113,20 +118,17 @@ def check_packages(file: Path) -> None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if file.suffix == ".onnx" and missing:
         raise RecipeError(
-            f'{" and ".join(missing)}: not installed; run `pip install "framealign[export]"`, or write a .pt2, which '
-            "needs neither."
+            f"{' and '.join(missing)}: not installed; run `{INSTALL}`, or write a .pt2, which needs neither."
         )
 
 
-def part_of(model: EmotionModel, folder: Path, part: str | None) -> Part:
-    reads = model.backbone.whole_input
-    if part == "head" or (part is None and reads is None):
-        return Head(model)
-    if reads is None:
-        raise RecipeError(
-            f"{folder}: cannot be exported whole: {model.backbone.why_not_whole}. --part head can, and reads frames."
-        )
-    return Whole(model, reads)
+def part_of(model: EmotionModel, file: Path, part: str | None) -> Part:
+    why_not = model.backbone.why_not_whole(file.suffix)
+    if part == "whole" and why_not is not None:
+        raise RecipeError(f"--part whole: cannot be exported: {why_not}. --part head can, and reads frames.")
+    if part is None and why_not is not None:
+        print(f"the head alone, which reads frames; the whole cannot be exported: {why_not}", file=sys.stderr)
+    return Head(model) if part == "head" or why_not is not None else Whole(model)
 
 
 def check_size(part: Part, file: Path) -> None:
@@ -135,18 +137,33 @@ def check_size(part: Part, file: Path) -> None:
         raise RecipeError(f"{file}: would be of {size / 1e9:.1f} GB, and ONNX files end at 2 GB; write a .pt2.")
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """PyTorch and its exporter warn of what is not wrong and not for a user to mend."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def exported(part: Part) -> ExportedProgram:
     inputs, mask, _ = padded_batch(part, (0.5, 0.3))
-    time, reads = part.input.time, part.input
-    batch = Dim("batch", min=1)
-    length = Dim(str(reads.shape[time]), min=reads.shortest, max=reads.longest)
     return torch.export.export(
         part,
         (inputs, mask),
-        dynamic_shapes=({0: batch, time: length}, {0: batch, 1: length}),
-        # such as that what convolutions leave is longer than one step, which is so and which it cannot prove
+        dynamic_shapes=dynamic_shapes(part.input),
+        # among them that convolutions leave more than one step, which it cannot prove
         prefer_deferred_runtime_asserts_over_guards=True,
     )
+
+
+def dynamic_shapes(reads: Input) -> tuple[dict[int, Dim], dict[int, Dim]]:
+    """Of the inputs and of the mask."""
+    batch, time = Dim("batch", min=1), Dim(str(reads.shape[reads.time]), min=reads.shortest, max=reads.longest)
+    return {0: batch, reads.time: time}, {0: batch, 1: time}
 
 
 def padded_batch(part: Part, seconds: Sequence[float]) -> tuple[Tensor, Tensor, list[Answers]]:
@@ -159,16 +176,16 @@ def padded_batch(part: Part, seconds: Sequence[float]) -> tuple[Tensor, Tensor, 
 
 def metadata(part: Part, description: Description) -> dict[str, str]:
     reads = part.input
-    time = reads.shape[reads.time]
+    axes, time = ", ".join(map(str, reads.shape)), reads.shape[reads.time]
     return {
         "part": part.name,
         "classes": json.dumps(description.classes),
         "sampling_rate": str(description.sampling_rate),
         "backbone": description.backbone,
         "pooling": description.pooling,
-        reads.name: f"{list(reads.shape)} float32: {reads.meaning}; {time} from {reads.shortest} to {reads.longest}",
-        "mask": f"['batch', '{time}'] bool: true where real; padding comes last and may hold anything",
-        "outputs": "probabilities of the classes; attention of each frame and its probabilities, zero at padding",
+        reads.name: f"({axes}) float32: {reads.meaning}; {reads.shortest} to {reads.longest} {time}",
+        "mask": f"(batch, {time}) bool: true where real; padding comes last, and may hold anything",
+        "outputs": "probabilities of the classes; each frame's attention and probabilities, zero at padding",
     }
 
 
@@ -180,11 +197,14 @@ def pt2_file(program: ExportedProgram, texts: dict[str, str]) -> bytes:
 
 def onnx_file(program: ExportedProgram, part: Part, texts: dict[str, str]) -> bytes:
     names = list(part.utterance(0.5)[1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that an axis's name is given once and used twice
-        found = torch.onnx.export(
-            program, input_names=[part.input.name, "mask"], output_names=names, dynamo=True, verbose=False
-        )
+    found = torch.onnx.export(
+        program,
+        input_names=[part.input.name, "mask"],
+        output_names=names,
+        dynamic_shapes=dynamic_shapes(part.input),  # known to the program, but for their names
+        dynamo=True,
+        verbose=False,
+    )
     assert found is not None
     found.model.metadata_props.update(texts)
     content: bytes = found.model_proto.SerializeToString()
@@ -218,5 +238,5 @@ def difference(part: Part, ask: Ask) -> float:
                 row[: one[name].shape[1]] = one[name][0]
             worst = max(worst, float((values - expected).abs().nan_to_num(torch.inf).max()))
     if worst > TOLERANCE:
-        raise RecipeError(f"what was exported differs from the model by {worst:.1e}; it is not kept. Please report it.")
+        raise RecipeError(f"the file's answers differ from the model's by {worst:.0e}, so it is not kept; report it.")
     return worst

@@ -49,8 +49,6 @@ class DVectorBackbone(Backbone):
         "emotion recognition."
     )
 
-    why_not_whole = "torch.export writes an LSTM out step by step, for one length"
-
     def __init__(self, pretrained: bool = True) -> None:
         super().__init__()
         self.mel = MelSpectrogram(
@@ -77,6 +75,9 @@ class DVectorBackbone(Backbone):
 
     def front_end(self) -> dict[str, Tensor]:
         return self.frozen.state_dict()
+
+    def why_not_whole(self, suffix: str) -> str:
+        return "torch.export writes an LSTM out step by step, for one length"
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         states, _ = self.tuned(features)  # reads forward only, so padding behind an utterance cannot reach it

@@ -72,6 +72,11 @@ class Wav2Vec2Backbone(TransformerBackbone):
         steps: Tensor = self.model.feature_extractor(waveform[None])
         return steps[0].T
 
+    def why_not_whole(self, suffix: str) -> str | None:
+        if self.model.config.model_type == "wavlm" and suffix == ".pt2":
+            return "torch.export takes it that WavLM's attention is never asked about one utterance; write .onnx"
+        return None
+
     @property
     def whole_input(self) -> Input:
         kernels, strides = self.model.config.conv_kernel, self.model.config.conv_stride
