@@ -115,11 +115,14 @@ class GroupNormOfRealSteps(nn.GroupNorm):
                 f"a batch of {len(input)} utterances is computed again for backward, and the latest one had "
                 f"{len(self.lengths)}; with gradient checkpointing, run backward before the next forward pass."
             )
-        padded = ~lengths_to_mask(self.lengths, max_length=input.shape[2])[:, None, None]
-        # (batch, groups, channels of a group, time)
-        groups = input.reshape(len(input), self.num_groups, -1, input.shape[2])
+        return self.over_real_steps(input, self.lengths)
+
+    def over_real_steps(self, input: Tensor, lengths: Tensor) -> Tensor:
+        padded = ~lengths_to_mask(lengths, max_length=input.shape[2])[:, None, None]
+        # (batch, groups, channels of a group, time); with no size left to be found, export knows all of them
+        groups = input.unflatten(1, (self.num_groups, self.num_channels // self.num_groups))
         groups = groups.to(torch.promote_types(input.dtype, torch.float32)).masked_fill(padded, 0)
-        count = (self.lengths.clamp_min(1) * groups.shape[2])[:, None, None, None]
+        count = (lengths.clamp_min(1) * groups.shape[2])[:, None, None, None]
         centred = (groups - groups.sum((2, 3), keepdim=True) / count).masked_fill(padded, 0)
         variance = centred.square().sum((2, 3), keepdim=True) / count
         normalised: Tensor = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)

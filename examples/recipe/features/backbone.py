@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,22 @@ from torch.nn.utils.rnn import pad_sequence
 from framealign import lengths_to_mask
 from recipe.errors import RecipeError
 from recipe.settings import Settings
+
+
+@dataclass(frozen=True)
+class Input:
+    """What an exported model reads of a padded batch, beside the mask."""
+
+    name: str
+    shape: tuple[str | int, ...]  # the batch first, and one name more, which is time's
+    meaning: str
+    shortest: int  # in time; one utterance of a batch may be shorter
+    longest: int
+
+    @property
+    def time(self) -> int:
+        """Which axis is time's."""
+        return next(axis for axis, size in enumerate(self.shape) if axis and isinstance(size, str))
 
 
 class Backbone(nn.Module, ABC):
@@ -75,6 +92,22 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Padded features (batch, steps, width) and their mask to frames (batch, time, dim) and theirs."""
+
+    def why_not_whole(self, suffix: str) -> str | None:
+        """Why `whole` cannot be exported to such a file; None where it can: such a kind has the next three."""
+        return "its front end takes one utterance at a time"
+
+    @property
+    def whole_input(self) -> Input:
+        raise NotImplementedError
+
+    def raw(self, waveform: Tensor) -> Tensor:
+        """(samples,) at 16 kHz to what `whole` reads of it."""
+        raise NotImplementedError
+
+    def whole(self, raw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Front end and all, of a padded batch, for export: the same frames as those of each utterance alone."""
+        raise NotImplementedError
 
     def forward(self, waveforms: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         return self.encode(*pad([self.features(waveform) for waveform in waveforms]))

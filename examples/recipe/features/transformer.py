@@ -72,6 +72,10 @@ class TransformerBackbone(Backbone):
         """(samples,) to (steps, width): always frozen."""
 
     @abstractmethod
+    def convolve_padded(self, raw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What `convolve` gives of each utterance of a padded batch, (batch, steps, width), and the steps' mask."""
+
+    @abstractmethod
     def embed(self, steps: Tensor, mask: Tensor) -> Tensor:
         """State 0: padded steps (batch, time, width), zero where padded, and their mask to (batch, time, dim)."""
 
@@ -124,6 +128,14 @@ class TransformerBackbone(Backbone):
             below, hidden = [], self.embed(features, mask)
         states = [*below, *self.states(hidden, mask, self.frozen, self.read)]
         return self.mixed(states), mask
+
+    def why_not_whole(self, suffix: str) -> str | None:
+        return None
+
+    def whole(self, raw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        steps, mask = self.convolve_padded(raw, mask)
+        hidden = self.embed(steps.masked_fill(~mask[..., None], 0), mask)
+        return self.mixed(list(self.states(hidden, mask, 0, self.read))), mask
 
     def states(self, hidden: Tensor, mask: Tensor, start: int, stop: int) -> Iterator[Tensor]:
         """State `start`, which `hidden` is, to state `stop`."""

@@ -76,6 +76,9 @@ class DVectorBackbone(Backbone):
     def front_end(self) -> dict[str, Tensor]:
         return self.frozen.state_dict()
 
+    def why_not_whole(self, suffix: str) -> str:
+        return "torch.export writes an LSTM out step by step, for one length"
+
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         states, _ = self.tuned(features)  # reads forward only, so padding behind an utterance cannot reach it
         return self.norm(states[:, 1::2]), mask[:, 1::2]

@@ -6,6 +6,9 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, Wav2Vec2FeatureExtractor
 
+from framealign import conv_lengths, lengths_to_mask
+from framealign.wav2vec2 import GroupNormOfRealSteps
+from recipe.features.backbone import Input
 from recipe.features.checkpoints import configuration, preprocessor, weights
 from recipe.features.transformer import TransformerBackbone
 from recipe.settings import Settings
@@ -69,6 +72,39 @@ class Wav2Vec2Backbone(TransformerBackbone):
         steps: Tensor = self.model.feature_extractor(waveform[None])
         return steps[0].T
 
+    def why_not_whole(self, suffix: str) -> str | None:
+        if self.model.config.model_type == "wavlm" and suffix == ".pt2":
+            return "torch.export takes it that WavLM's attention is never asked about one utterance; write .onnx"
+        return None
+
+    @property
+    def whole_input(self) -> Input:
+        kernels, strides = self.model.config.conv_kernel, self.model.config.conv_stride
+        shortest = 2  # steps
+        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+            shortest = (shortest - 1) * stride + kernel
+        return Input("waveforms", ("batch", "samples"), "16 kHz, mono, from -1 to 1", shortest, longest=2**24)
+
+    def raw(self, waveform: Tensor) -> Tensor:
+        return waveform
+
+    def convolve_padded(self, raw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        lengths = mask.sum(1)
+        waveforms = raw.masked_fill(~mask, 0)
+        if self.normalise:
+            count = lengths.clamp_min(1)[:, None]
+            centred = (waveforms - waveforms.sum(1, keepdim=True) / count).masked_fill(~mask, 0)
+            waveforms = centred / (centred.square().sum(1, keepdim=True) / count + 1e-7).sqrt()
+        steps = waveforms[:, None]
+        for layer in self.model.feature_extractor.conv_layers:
+            lengths = conv_lengths(lengths, layer.conv.kernel_size, layer.conv.stride)
+            norm = getattr(layer, "layer_norm", None)
+            if isinstance(norm, nn.GroupNorm):  # over time; all others work step by step
+                steps = layer.activation(GroupNormOfRealSteps(norm).over_real_steps(layer.conv(steps), lengths))
+            else:
+                steps = layer(steps)
+        return steps.transpose(1, 2), lengths_to_mask(lengths, max_length=steps.shape[2])
+
     def embed(self, steps: Tensor, mask: Tensor) -> Tensor:
         hidden = self.model.feature_projection(steps)
         # Some return the normalised features too, for pre-training
@@ -90,7 +126,7 @@ class Wav2Vec2Backbone(TransformerBackbone):
     def through(self, layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
         if self.model.config.model_type == "wavlm":
             first = self.stack[0].attention  # alone knows the positions, of which all layers make their own bias
-            bias = first.compute_bias(hidden.shape[1], hidden.shape[1]).repeat(len(hidden), 1, 1)
+            bias = first.compute_bias(hidden.shape[1], hidden.shape[1]).repeat(hidden.shape[0], 1, 1)
             for layer in layers:
                 hidden, _ = layer(hidden, attention_mask=mask, position_bias=bias)
                 yield hidden

@@ -10,7 +10,9 @@ from torch.nn.functional import dropout, gelu, pad
 from transformers import WhisperFeatureExtractor, WhisperForAudioClassification
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from framealign import conv_lengths, lengths_to_mask
 from recipe.data.audio import SAMPLE_RATE
+from recipe.features.backbone import Input
 from recipe.features.checkpoints import configuration, preprocessor, weights
 from recipe.features.transformer import TransformerBackbone
 from recipe.settings import Settings, Stage
@@ -90,6 +92,26 @@ class WhisperBackbone(TransformerBackbone):
     def convolve(self, waveform: Tensor) -> Tensor:
         steps = gelu(self.model.conv1(self.log_mel(waveform)[None]))
         return gelu(self.model.conv2(steps))[0].T
+
+    @property
+    def whole_input(self) -> Input:
+        return Input(
+            "features",
+            ("batch", self.model.config.num_mel_bins, "steps"),
+            "log-mel spectrum, as transformers' WhisperFeatureExtractor gives it; steps of 10 ms",
+            shortest=3,
+            longest=2 * self.longest,
+        )
+
+    def raw(self, waveform: Tensor) -> Tensor:
+        return self.log_mel(waveform)
+
+    def convolve_padded(self, raw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        padded = ~mask[:, None]  # both convolutions see zeros there, as at the end of an utterance alone
+        hidden = gelu(self.model.conv1(raw.masked_fill(padded, 0))).masked_fill(padded, 0)
+        steps = gelu(self.model.conv2(hidden)).transpose(1, 2)
+        lengths = conv_lengths(mask.sum(1), kernel=3, stride=2, padding=1)
+        return steps, lengths_to_mask(lengths, max_length=steps.shape[1])
 
     def embed(self, steps: Tensor, mask: Tensor) -> Tensor:
         _, place = windows(mask, self.longest)
