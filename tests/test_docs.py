@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if path.is_file())
-NEEDS = {"frameworks.md": ("lightning", "opensmile", "s3prl", "speechbrain")}
+NEEDS = {
+    "export.md": ("onnx", "onnxscript", "onnxruntime"),
+    "frameworks.md": ("lightning", "opensmile", "s3prl", "speechbrain"),
+}
 BLOCK = re.compile(
     r"^(?P<skipped><!-- not run -->\s*)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S
 )

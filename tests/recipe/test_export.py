@@ -33,16 +33,19 @@ WHOLE = (
 SAMPLES = ((16_000, 9000, 12_345), (7000,))
 
 
-def ask(file, inputs, mask):
-    """What a file answers, by name."""
+def opened(file):
+    """What answers a padded batch by a file, by name."""
     if file.suffix == ".pt2":
-        return torch.export.load(file).module()(inputs, mask)
-    runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return torch.export.load(file).module()
+    session = pytest.importorskip("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_outputs()]
     first, second = (one.name for one in session.get_inputs())
-    found = session.run(None, {first: inputs.numpy(), second: mask.numpy()})
-    return {name: torch.as_tensor(values) for name, values in zip(names, found, strict=True)}
+
+    def ask(inputs, mask):
+        found = session.run(None, {first: inputs.numpy(), second: mask.numpy()})
+        return {name: torch.as_tensor(values) for name, values in zip(names, found, strict=True)}
+
+    return ask
 
 
 def needs(suffix):
@@ -87,12 +90,12 @@ def test_every_head_answers_as_the_model_does(pooling, suffix, tmp_path):
     needs(suffix)
     write_trained(tmp_path / "model", pooling=pooling)
     model, _ = read_model(tmp_path / "model")
-    file = tmp_path / f"head{suffix}"
-    export(tmp_path / "model", file, "head")
+    export(tmp_path / "model", tmp_path / f"head{suffix}", "head")
+    ask = opened(tmp_path / f"head{suffix}")
     for lengths in ((23, 1, 40, 7), (1,), (90,)):
         frames = [torch.randn(length, model.backbone.dim) for length in lengths]
-        assert_answers(ask(file, *padded(frames, axis=1)), [of_frames(model, one[None]) for one in frames])
-    found = ask(file, torch.full((2, 5, model.backbone.dim), torch.nan), torch.zeros(2, 5, dtype=torch.bool))
+        assert_answers(ask(*padded(frames, axis=1)), [of_frames(model, one[None]) for one in frames])
+    found = ask(torch.full((2, 5, model.backbone.dim), torch.nan), torch.zeros(2, 5, dtype=torch.bool))
     assert all(values.isfinite().all() for values in found.values())
     assert (found["attention"] == 0).all()
 
@@ -112,15 +115,15 @@ def write_family(name, folder, settings):
 def test_whole_models_answer_as_of_each_waveform_alone(family, suffix, layers, tmp_path):
     needs(suffix)
     model = write_family(family, tmp_path, Settings(frozen_layers=1, layers=layers))
-    file = tmp_path / f"whole{suffix}"
-    export(tmp_path / "model", file)
+    export(tmp_path / "model", tmp_path / f"whole{suffix}")
+    ask = opened(tmp_path / f"whole{suffix}")
     for lengths in SAMPLES:
         waveforms = [0.1 * torch.randn(length) for length in lengths]
         with torch.no_grad():
             expected = [of_frames(model, model.backbone([waveform])[0]) for waveform in waveforms]
         whisper = family.startswith("whisper")
         rows = [model.backbone.log_mel(waveform) for waveform in waveforms] if whisper else waveforms
-        assert_answers(ask(file, *padded(rows, axis=2 if whisper else 1)), expected)
+        assert_answers(ask(*padded(rows, axis=2 if whisper else 1)), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
