@@ -1,5 +1,7 @@
 """One model for use, trained on all speakers that there are but those who choose the epoch."""
 
+from dataclasses import replace
+
 from recipe.command_line import Options
 from recipe.data.corpus import Corpus, Fold
 from recipe.data.folds import fold_for_use
@@ -8,7 +10,7 @@ from recipe.experiment import Experiment, announce, folds_of
 from recipe.training.model import EmotionModel
 from recipe.training.plan import Training, make_plan
 from recipe.training.predict import Predictions
-from recipe.training.systems import CLASSICAL, STAGE_1, System, chosen_systems
+from recipe.training.systems import ATTENTIVE, CLASSICAL, STAGE_1, System, chosen_systems
 
 
 def train_one_model(experiment: Experiment, system: System) -> None:
@@ -33,10 +35,22 @@ def train_one_model(experiment: Experiment, system: System) -> None:
 
 
 def one_system(options: Options) -> System:
-    """The system that is trained, which has weights and frames of its own."""
-    *_, system = chosen_systems([options.system], options.settings)
+    """The system that is trained: one of the experiments' with weights of its own, or attentive pooling with losses."""
+    settings = options.settings
+    attentive = replace(
+        ATTENTIVE,
+        name="attentive + EAL + FUAL",
+        eal_weight=settings.eal_weight,
+        fual_weight=settings.fual_weight,
+        margin=settings.margin,
+    )
+    if options.system == attentive.slug:
+        return attentive
+    *_, system = chosen_systems([options.system], settings)
     if system is STAGE_1 or system is CLASSICAL or options.system in ("paper", "all"):
-        raise RecipeError(f"--system {options.system}: name one system of stage 2, such as cls-eal-fual.")
+        raise RecipeError(
+            f"--system {options.system}: name one system of stage 2, such as cls-eal-fual or {attentive.slug}."
+        )
     return system
 
 

@@ -100,6 +100,15 @@ def test_a_model_for_use_is_one_system_with_weights(name, iemocap, run):
         run(train_model.main, "--corpus", "iemocap", "--data", iemocap, *FAST, "--system", name)
 
 
+def test_attentive_pooling_with_the_losses_is_a_system_for_use(iemocap, run, ask, talk, tmp_path):
+    arguments = ("--corpus", "iemocap", "--data", iemocap, *FAST, "--system", "attentive-eal-fual", "--eal_weight", 2)
+    run(train_model.main, *arguments, "--output", "trained")
+    _, description = read_model(tmp_path / "trained" / "model")
+    assert (description.system, description.pooling) == ("attentive + EAL + FUAL", "attentive, one vector")
+    assert "EAL at 2 (margin 0.8), FUAL at 0.5" in (tmp_path / "trained" / "model" / "README.md").read_text()
+    assert ask(tmp_path / "trained" / "model", talk)[0] == 0
+
+
 def test_a_dry_run_of_a_model_shows_who_is_kept_back(iemocap, run):
     printed = run(train_model.main, "--corpus", "iemocap", "--data", iemocap, *FAST, "--dry_run")
     assert "Ses01M" in printed
