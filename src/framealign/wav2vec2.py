@@ -120,7 +120,7 @@ class GroupNormOfRealSteps(nn.GroupNorm):
     def over_real_steps(self, input: Tensor, lengths: Tensor) -> Tensor:
         padded = ~lengths_to_mask(lengths, max_length=input.shape[2])[:, None, None]
         # (batch, groups, channels of a group, time); with no size left to be found, export knows all of them
-        groups = input.unflatten(1, (self.num_groups, self.num_channels // self.num_groups))
+        groups = input.reshape(input.shape[0], self.num_groups, self.num_channels // self.num_groups, input.shape[2])
         groups = groups.to(torch.promote_types(input.dtype, torch.float32)).masked_fill(padded, 0)
         count = (lengths.clamp_min(1) * groups.shape[2])[:, None, None, None]
         centred = (groups - groups.sum((2, 3), keepdim=True) / count).masked_fill(padded, 0)
