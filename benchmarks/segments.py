@@ -21,7 +21,7 @@ from recipe.data.corpus import Fold
 from recipe.data.splices import Splice, within
 from recipe.errors import RecipeError
 from recipe.experiment import splices_of
-from recipe.inference.segments import FLOOR, likeliest_course
+from recipe.inference.segments import course
 from recipe.training.over_time import calm_as_neutral
 
 COSTS = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0)
@@ -72,9 +72,9 @@ def frames(
 def measured(scored: list[tuple[np.ndarray, np.ndarray]], cost: float) -> str:
     wrong = changes = count = 0
     for probabilities, truth in scored:
-        course = likeliest_course(np.log(np.maximum(probabilities, FLOOR)), cost)
-        wrong += int((course != truth).sum())
-        changes += int(np.count_nonzero(np.diff(course)))
+        labels = course(probabilities, cost)
+        wrong += int((labels != truth).sum())
+        changes += int(np.count_nonzero(np.diff(labels)))
         count += len(truth)
     return f"{100 * wrong / count:.1f}, {50 * changes / count:.2f}"
 

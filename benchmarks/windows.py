@@ -27,7 +27,7 @@ from recipe.data.splices import speech_of
 from recipe.errors import RecipeError
 from recipe.inference.answer import Recording
 from recipe.inference.recognizer import AHEAD, Recognizer
-from recipe.inference.segments import CHANGE, FLOOR, likeliest_course
+from recipe.inference.segments import course
 from recipe.inference.windows import FRAME, windows
 
 TALK, WHOLE, SEAM = 60, 28, 0.4  # seconds
@@ -88,9 +88,9 @@ def frames(recognizer: Recognizer, waveform: Tensor, length: float) -> np.ndarra
 
 def row(name: str, scored: list[tuple[np.ndarray, np.ndarray]], apart: tuple[float, float] | None = None) -> str:
     wrong = np.concatenate([found[: len(truth)].argmax(axis=1) != truth[: len(found)] for found, truth in scored])
-    courses = [likeliest_course(np.log(np.maximum(found, FLOOR)), CHANGE) for found, _ in scored]
+    courses = [course(found) for found, _ in scored]
     pairs = zip(courses, scored, strict=True)
-    astray = np.concatenate([course[: len(truth)] != truth[: len(course)] for course, (_, truth) in pairs])
+    astray = np.concatenate([labels[: len(truth)] != truth[: len(labels)] for labels, (_, truth) in pairs])
     cells = ["", ""] if apart is None else [f"{value:.3f}" for value in apart]
     return "| " + " | ".join([name, f"{100 * wrong.mean():.1f}", f"{100 * astray.mean():.1f}", *cells]) + " |"
 

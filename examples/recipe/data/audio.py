@@ -191,21 +191,20 @@ def file_content(path: Path) -> bytes:
 def content_of(path: Path) -> Iterator[BinaryIO]:
     """A file's content, which may be too long to be read at once; AudioError where there is none."""
     try:
-        stream = path.open("rb")
+        with path.open("rb") as stream:
+            start = stream.read(len(GIT_LFS))
+            if not start:
+                raise AudioError(path, "is empty (0 bytes); copy or unpack it again")
+            if start == GIT_LFS:
+                raise AudioError(
+                    path, "is a pointer of Git LFS and not audio; run `git lfs pull` in the corpus's directory"
+                )
+            stream.seek(0)
+            yield stream
     except FileNotFoundError:
         raise AudioError(path, "does not exist; check the path, or unpack the corpus again") from None
-    except OSError as error:
+    except OSError as error:  # while it is read, too
         raise AudioError(path, f"cannot be read ({error.strerror}); check what it is and its permissions") from None
-    with stream:
-        start = stream.read(len(GIT_LFS))
-        if not start:
-            raise AudioError(path, "is empty (0 bytes); copy or unpack it again")
-        if start == GIT_LFS:
-            raise AudioError(
-                path, "is a pointer of Git LFS and not audio; run `git lfs pull` in the corpus's directory"
-            )
-        stream.seek(0)
-        yield stream
 
 
 def with_true_length(path: Path, stream: BinaryIO) -> BinaryIO:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from recipe.inference.answer import Answer
+from recipe.training.over_time import FLOOR
 
 CHANGE = 15.0  # nats that a change of class must earn; docs/using_a_model.md has what others give
-FLOOR = 1e-6  # of a probability, so that one sure frame does not make a segment
 
 
 class Segment(NamedTuple):
@@ -30,7 +30,7 @@ def segments(answer: Answer, change: float = CHANGE) -> list[Segment]:
     probabilities = answer.frame_probabilities
     if probabilities.size == 0:
         return []
-    labels = likeliest_course(np.log(np.maximum(probabilities, FLOOR)), change)
+    labels = course(probabilities, change)
     step = answer.seconds / len(labels)
     edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     return [
@@ -42,6 +42,11 @@ def segments(answer: Answer, change: float = CHANGE) -> list[Segment]:
         )
         for start, end in pairwise(edges)
     ]
+
+
+def course(probabilities: np.ndarray, change: float = CHANGE) -> np.ndarray:
+    """The class of each frame, (frames,), in segments; of class probabilities (frames, classes)."""
+    return likeliest_course(np.log(np.maximum(probabilities, FLOOR)), change)
 
 
 def likeliest_course(scores: np.ndarray, change: float) -> np.ndarray:
