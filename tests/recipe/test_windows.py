@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from recipe.data import audio
 from recipe.data.audio import AudioError, blocks, content_of, read_waveform, resampler
+from recipe.data.containers import Repaired
 from recipe.inference.windows import FRAME, windows
 from sounds import SAMPLE_RATE, tone
 
@@ -26,7 +27,7 @@ RATES = [8000, 11_025, 16_000, 24_414, 44_100, 48_000]
 @pytest.mark.parametrize("rate", RATES)
 def test_blocks_are_the_file(rate, tmp_path, monkeypatch):
     """Resampled as in one, though each block is by itself."""
-    monkeypatch.setattr(audio, "BLOCK", 1)
+    monkeypatch.setattr(audio, "BLOCK", SAMPLE_RATE)
     dice = np.random.default_rng(0)
     path = tmp_path / "a.wav"
     soundfile.write(path, dice.uniform(-0.5, 0.5, (round(4.3 * rate), 2)), rate)
@@ -48,7 +49,7 @@ def test_pieces_of_any_length_are_resampled_as_one(lengths, rate):
 
 
 def test_a_defect_is_found_in_whichever_block_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "BLOCK", 1)
+    monkeypatch.setattr(audio, "BLOCK", SAMPLE_RATE)
     samples = tone(seconds=3.5)
     samples[-10] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, SAMPLE_RATE, subtype="FLOAT")
@@ -62,7 +63,7 @@ def test_a_defect_is_found_in_whichever_block_it_is(tmp_path, monkeypatch):
 
 
 def test_a_recording_is_silent_only_if_all_of_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "BLOCK", 1)
+    monkeypatch.setattr(audio, "BLOCK", SAMPLE_RATE)
     samples = np.concatenate([np.zeros(3 * SAMPLE_RATE, np.float32), tone()])
     soundfile.write(tmp_path / "late.wav", samples, SAMPLE_RATE)
     assert len(read_waveform(tmp_path / "late.wav")) == 4 * SAMPLE_RATE
@@ -73,7 +74,7 @@ def test_a_recording_is_silent_only_if_all_of_it_is(tmp_path, monkeypatch):
 
 def test_a_header_is_repaired_in_any_block_and_not_on_disk(tmp_path, monkeypatch):
     """Of a wav that was written to a pipe, which soundfile reads from the stream as it likes."""
-    monkeypatch.setattr(audio, "BLOCK", 1)
+    monkeypatch.setattr(audio, "BLOCK", SAMPLE_RATE)
     path = tmp_path / "piped.wav"
     soundfile.write(path, tone(seconds=2.5), SAMPLE_RATE)
     whole, content = read_waveform(path), bytearray(path.read_bytes())
@@ -87,7 +88,7 @@ def test_a_header_is_repaired_in_any_block_and_not_on_disk(tmp_path, monkeypatch
 def test_repaired_bytes_are_in_their_place_however_they_are_read(place, start, count):
     content = bytes(range(40))
     expected = content[:place] + b"wxyz" + content[place + 4 :]
-    stream = audio.Repaired(io.BytesIO(content), place, b"wxyz")
+    stream = Repaired(io.BytesIO(content), place, b"wxyz")
     stream.seek(start)
     assert stream.read(count) == expected[start : start + count]
     assert stream.tell() == min(40, start + count) or start > 40

@@ -5,7 +5,6 @@ soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a furt
 
 import contextlib
 import io
-import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from recipe.data.containers import KNOWN, Truncated, with_true_length
 from recipe.data.corpus import Corpus, Skipped
 from recipe.errors import RecipeError
 from recipe.progress_bar import progress_bar
@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 SAMPLE_RATE = 16_000
 SHORTEST = 400  # samples in one frame of wav2vec 2.0 and its relatives
-BLOCK = 60  # seconds that are read at once
+BLOCK = 6_000_000  # samples that are read at once, of all channels together: a minute of stereo at 48 kHz
 
-# programs that write to a pipe do not know the length yet when they write the header
-PIPED = 0x7FFFF000  # bytes; a wav header then tells 0, or this many or more
-UNKNOWN_LENGTH = 2**63 - 1  # samples; what libsndfile makes of such a FLAC header
+RATES = (4_000, 768_000)  # Hz, that speech is recorded at; a header that tells another lies
+LOUDEST = 32  # times full scale; float samples reach a few times 1, and integers that were stored as floats thousands
+UNKNOWN_LENGTH = 2**63 - 1  # samples; what libsndfile makes of a FLAC header that was written to a pipe
 GIT_LFS = b"version https://git-lfs"
 
 
@@ -149,9 +149,19 @@ def sound_file(path: Path, stream: BinaryIO) -> "soundfile.SoundFile":
     import soundfile  # here, for training from features reads no audio
 
     try:
-        file = soundfile.SoundFile(with_true_length(path, stream))
+        file = soundfile.SoundFile(with_true_length(stream))
+    except Truncated as error:
+        raise AudioError(path, f"is truncated: {error}; copy or unpack it again") from None
     except soundfile.SoundFileError:
         raise AudioError(path, "is not audio, or its header is damaged; copy, unpack or convert it again") from None
+    if file.format not in KNOWN:
+        raise AudioError(path, f"is a {file.format} file, of which a truncated one cannot be told; convert it to FLAC")
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise AudioError(
+            path,
+            f"tells a sampling rate of {file.samplerate} Hz, where {RATES[0]} to {RATES[1]} are expected; "
+            "convert it again from its source",
+        )
     if file.frames == UNKNOWN_LENGTH:
         raise AudioError(path, "was written to a pipe and does not tell its length; convert it again, to a file")
     return file
@@ -164,7 +174,7 @@ def mono(path: Path, file: "soundfile.SoundFile") -> Iterator[np.ndarray]:
     samples, low, high = 0, np.inf, -np.inf
     while samples < file.frames:
         try:
-            piece = file.read(BLOCK * file.samplerate, dtype="float32", always_2d=True)
+            piece = file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)
         except soundfile.SoundFileError:  # what a truncated FLAC file ends in
             piece = np.empty((0, 1))
         if len(piece) == 0:
@@ -174,6 +184,12 @@ def mono(path: Path, file: "soundfile.SoundFile") -> Iterator[np.ndarray]:
         if not np.isfinite(piece).all():
             raise AudioError(path, "holds NaN or infinite samples; convert it again from its source")
         piece = piece.mean(axis=1)
+        if (peak := np.abs(piece).max()) > LOUDEST:
+            raise AudioError(
+                path,
+                f"holds samples of {peak:.6g}, where full scale is 1: integers stored as floats, it seems; "
+                "divide them by their full scale (32768 for 16 bits)",
+            )
         low, high = min(low, piece.min()), max(high, piece.max())
         yield piece
     if samples == 0:
@@ -205,51 +221,3 @@ def content_of(path: Path) -> Iterator[BinaryIO]:
         raise AudioError(path, "does not exist; check the path, or unpack the corpus again") from None
     except OSError as error:  # while it is read, too
         raise AudioError(path, f"cannot be read ({error.strerror}); check what it is and its permissions") from None
-
-
-def with_true_length(path: Path, stream: BinaryIO) -> BinaryIO:
-    """The content of a file; a wav file's header then tells as many bytes of sound as there are.
-
-    libsndfile reads a truncated wav without a word, and reads nothing of one that was written to a pipe with a
-    length of 0. So the chunks are walked here: some recorders put others before and after the one with the sound.
-    """
-    length = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    start = stream.read(12)
-    found: BinaryIO = stream
-    if start[:4] == b"RIFF" and start[8:] == b"WAVE":
-        while len(header := stream.read(8)) == 8:
-            name, size = struct.unpack("<4sI", header)
-            if name == b"data":
-                held = length - stream.tell()
-                if size == 0 or size >= PIPED:
-                    found = Repaired(stream, stream.tell() - 4, struct.pack("<I", held))
-                elif size > held:
-                    raise AudioError(
-                        path, f"is truncated: it holds {held} of the {size} bytes of its sound; copy or unpack it again"
-                    )
-                break
-            stream.seek(size + size % 2, io.SEEK_CUR)  # chunks begin at even offsets
-    stream.seek(0)
-    return found
-
-
-class Repaired(io.RawIOBase):
-    """A stream with some bytes in the place of those that it holds."""
-
-    def __init__(self, stream: BinaryIO, place: int, content: bytes) -> None:
-        self.stream, self.place, self.content = stream, place, content
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self.stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.stream.tell()
-
-    def readinto(self, buffer) -> int:
-        start = self.stream.tell()
-        count = self.stream.readinto(buffer)
-        first, last = max(start, self.place), min(start + count, self.place + len(self.content))
-        if first < last:
-            buffer[first - start : last - start] = self.content[first - self.place : last - self.place]
-        return count

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from recipe.data import audio, splices
+from recipe.data import audio, containers, splices
 from recipe.data.audio import at_speed, file_content, usable_audio, waveform
 from recipe.data.corpus import Corpus, Skipped
 from recipe.data.splices import Splice
@@ -169,7 +169,7 @@ def fingerprint(backbone: Backbone, dtype: torch.dtype = torch.float16) -> str:
     found = state_digest(backbone.front_end())
     found.update(f"{dtype} {backbone.preprocessing}".encode())
     kinds = [kind for kind in type(backbone).__mro__ if issubclass(kind, Backbone)]
-    for module in (*map(inspect.getmodule, kinds), audio, splices, sys.modules[__name__]):
+    for module in (*map(inspect.getmodule, kinds), audio, containers, splices, sys.modules[__name__]):
         found.update(inspect.getsource(module).encode())
     for package in ("torch", "torchaudio", "transformers", "soundfile"):
         found.update(version(package).encode())
