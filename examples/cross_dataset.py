@@ -15,10 +15,9 @@ python examples/cross_dataset.py --corpus ravdess --data PATH/TO/Audio_Speech_Ac
 The same command goes on where a run was stopped.
 """
 
-from pathlib import Path
-
 from recipe.command_line import add_common_arguments, add_corpus_arguments, exit_with, parse, script_parser
 from recipe.data.corpora import corpora
+from recipe.files import home_expanded
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--train_corpus", choices=list(corpora()), help="another corpus to train on; all of --corpus is then test"
     )
-    parser.add_argument("--train_data", type=Path, help="where that corpus is")
+    parser.add_argument("--train_data", type=home_expanded, help="where that corpus is")
     add_common_arguments(parser)
     options = parse(parser)
 

@@ -8,10 +8,10 @@ for this computer alone, needs no network, and keeps no recording. It needs Grad
 
 import argparse
 from importlib.util import find_spec
-from pathlib import Path
 
 from recipe.command_line import exit_with
 from recipe.errors import RecipeError
+from recipe.files import home_expanded
 
 
 def port(text: str) -> int:
@@ -28,7 +28,7 @@ def minutes(text: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a model folder")
+    parser.add_argument("model", type=home_expanded, help="a model folder")
     parser.add_argument("--port", type=port, help="of the page (default: the first free one from 7860 on)")
     parser.add_argument(
         "--longest",

@@ -9,15 +9,15 @@ docs/export.md says what it reads and gives. ONNX needs `pip install "framealign
 """
 
 import argparse
-from pathlib import Path
 
 from recipe.command_line import exit_with
+from recipe.files import home_expanded
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a model folder")
-    parser.add_argument("--output", type=Path, required=True, help="FILE.onnx or FILE.pt2")
+    parser.add_argument("model", type=home_expanded, help="a model folder")
+    parser.add_argument("--output", type=home_expanded, required=True, help="FILE.onnx or FILE.pt2")
     parser.add_argument(
         "--part",
         choices=("head", "whole"),

@@ -7,14 +7,15 @@ Without --data, the same code runs on a small corpus of synthetic speech. The sa
 stopped.
 """
 
-from pathlib import Path
-
 from recipe.command_line import add_common_arguments, exit_with, parse, script_parser
+from recipe.files import home_expanded
 
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--data", type=Path, help="folder IEMOCAP_full_release; without it, a demo on synthetic speech")
+    parser.add_argument(
+        "--data", type=home_expanded, help="folder IEMOCAP_full_release; without it, a demo on synthetic speech"
+    )
     add_common_arguments(parser)
     options = parse(parser)
 

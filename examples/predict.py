@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 
 from recipe.command_line import exit_with
+from recipe.files import home_expanded
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a model folder")
+    parser.add_argument("model", type=home_expanded, help="a model folder")
     parser.add_argument(
         "recordings", nargs="+", help="audio files, folders of them, or - for a file's content on stdin"
     )
@@ -29,7 +30,10 @@ def main() -> None:
         "--timeline", action="store_true", help="a picture and segments of each: CSV, RTTM, labels for Audacity"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/predictions"), help="folder for timelines (default: runs/predictions)"
+        "--output",
+        type=home_expanded,
+        default=Path("runs/predictions"),
+        help="folder for timelines (default: runs/predictions)",
     )
     parser.add_argument("--device", help="such as cpu or cuda:1; by default a GPU where there is one")
     arguments = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from recipe.data.corpora import corpora
 from recipe.errors import RecipeError
-from recipe.files import write_text
+from recipe.files import home_expanded, write_text
 from recipe.settings import Settings, Stage, check
 
 
@@ -92,7 +93,7 @@ def add_corpus_arguments(parser: ArgumentParser, required: bool = False) -> None
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=home_expanded,
         required=required,
         help="its folder, in its own public layout, or the CSV" + ("" if required else "; without it, a demo"),
     )
@@ -125,16 +126,17 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--backbone",
+        type=name_or_path,
         help="a wav2vec 2.0, HuBERT, WavLM, data2vec or Whisper name on the Hugging Face hub or a local path; dvector, "
         "a small pretrained speaker encoder for a laptop; or tiny, untrained, for tests",
     )
     add(
         "--output",
-        type=Path,
+        type=home_expanded,
         help="folder for results, tables and figures; the same command goes on with a run that was stopped there. "
         "Default: runs/CORPUS-BACKBONE",
     )
-    add("--cache", type=Path, default=Path("runs/cache"), help="folder for the frozen front end's features")
+    add("--cache", type=home_expanded, default=Path("runs/cache"), help="folder for the frozen front end's features")
     add(
         "--cache_dtype",
         choices=("float16", "bfloat16", "float32"),
@@ -150,6 +152,10 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     add("--compile", action="store_true", help="compile the model with torch.compile")
     add("--dry_run", action="store_true", help="read and check the corpus, print and write its folds, train nothing")
     parser.add_class_arguments(Settings)
+
+
+def name_or_path(text: str) -> str:
+    return str(home_expanded(text)) if text.startswith("~") else text
 
 
 def parse(parser: ArgumentParser, **defaults: float) -> Options:
@@ -209,6 +215,9 @@ def check_options(found: dict) -> None:
     if found["data"] is None and found.get("corpus", "iemocap") != "iemocap":
         raise RecipeError(f"--corpus {found['corpus']}: needs --data, the place of the corpus.")
     check_grid(found)
+    for name in ("output", "cache"):  # TensorBoard and safetensors open no other names
+        if any("\ud800" <= letter <= "\udfff" for letter in str(found[name])):
+            raise RecipeError(f"--{name} {found[name]}: is no text in utf-8; name another folder.")
     if (found.get("train_corpus") is None) != (found.get("train_data") is None):
         raise RecipeError("--train_corpus and --train_data belong together; give both, or neither.")
     seeds = found.get("seeds", [])
@@ -262,6 +271,11 @@ def exit_with(main: Callable[[], None]) -> None:
     # A thread that waits for another would keep its core busy, and where cores are shared that is the core the other
     # needs: a step then takes many times as long. OpenMP reads this when torch is imported, which is not yet
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Figures go to files. A notebook's backend, which what it starts inherits, may be none that can be imported here
+    os.environ["MPLBACKEND"] = "agg"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a name, and must not stop a run
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a job scheduler sends ends a run as Ctrl-C does
     try:
         main()

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from recipe.command_line import Options
 from recipe.data import demo
-from recipe.data.audio import SAMPLE_RATE, check_file, read_waveform, seconds, usable_audio
+from recipe.data.audio import SAMPLE_RATE, read_waveform, seconds, sound_digest, usable_audio
+from recipe.data.copies import tell_copies
 from recipe.data.corpora import corpora, read_corpus
 from recipe.data.corpus import Corpus, Fold, Utterance
 from recipe.data.folds import fold_digest, fold_table, split_folds, with_only, write_folds
@@ -88,6 +89,7 @@ def prepare(options: Options, make_folds: MakeFolds = folds_of) -> "Experiment":
     at_slowest = {u.id: perturbed.get((u.id, slowest), found.by_id[u.id]) for u in corpus.utterances}
     check_budget(corpus.utterances, at_slowest, options.settings.frame_budget)
     every_fold = with_only(every_fold, found.by_id, corpus.classes)
+    tell_copies(corpus, every_fold, found.sounds)
     folds = chosen(every_fold, options.folds)
     announce(accelerator, overview(corpus, folds))
     if main:
@@ -358,9 +360,13 @@ def block_table(block: Block, results: RunResults) -> str:
 
 def dry_run(options: Options, make_folds: MakeFolds) -> None:
     corpus = read(options)
-    folds = chosen(make_folds(options, corpus), options.folds)
-    usable, skipped = usable_audio(corpus, check_file)
-    corpus, folds = corpus.with_only(usable, skipped), with_only(folds, usable, corpus.classes)
+    print(size(corpus), flush=True)
+    every_fold = make_folds(options, corpus)
+    chosen(every_fold, options.folds)  # refused, if they are, before the audio is read
+    sounds, skipped = usable_audio(corpus, sound_digest)
+    corpus, every_fold = corpus.with_only(sounds, skipped), with_only(every_fold, sounds, corpus.classes)
+    tell_copies(corpus, every_fold, sounds)
+    folds = chosen(every_fold, options.folds)
     print(overview(corpus, folds))
     if not (options.output / "setup.json").exists():  # an earlier run's stay
         options.output.mkdir(parents=True, exist_ok=True)
@@ -370,7 +376,8 @@ def dry_run(options: Options, make_folds: MakeFolds) -> None:
 
 
 def overview(corpus: Corpus, folds: list[Fold]) -> str:
-    lines = [f"note: {note}" for note in corpus.notes]
+    lines = [f"warning: {caveat}" for caveat in corpus.caveats]
+    lines += [f"note: {note}" for note in corpus.notes]
     lines += [f"skipped: {skipped.path}: {skipped.reason}" for skipped in corpus.skipped[:10]]
     if len(corpus.skipped) > 10:
         lines.append(f"skipped: {counted(len(corpus.skipped) - 10, 'more file')}")

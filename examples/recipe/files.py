@@ -1,5 +1,6 @@
-"""Files that are whole or not there, whatever stops the process that writes them."""
+"""Paths as people write them; and files that are whole or not there, whatever stops the process that writes them."""
 
+import argparse
 import contextlib
 import os
 import uuid
@@ -7,8 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def home_expanded(text: str) -> Path:
+    """The type of an option that is a path: shells leave the `~` of `--data=~/corpus` alone, and so do option files."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text}: no home folder is known by that name") from None
+
+
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    """In utf-8; what a file name has of other encodings as escapes."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -11,9 +11,9 @@ from recipe.data.audio import (
     SAMPLE_RATE,
     AudioError,
     at_speed,
-    check_file,
     file_content,
     read_waveform,
+    sound_digest,
     usable_audio,
     waveform,
 )
@@ -260,14 +260,14 @@ def test_a_waveform_is_of_the_content_and_not_of_what_the_file_has_become(wav):
 
 
 def test_reading_a_corpus_shows_its_progress(corpus, capsys):
-    found, _ = usable_audio(corpus, check_file)
+    found, _ = usable_audio(corpus, sound_digest)
     assert found == {"0": None, "2": None, "3": None}  # nothing of the audio is kept
     assert "reading audio: 100%" in capsys.readouterr().err
 
 
 def test_half_of_a_corpus_is_enough(corpus):
     contents(corpus.utterances[0].path, b"")
-    found, skipped = usable_audio(corpus, check_file, progress=False)
+    found, skipped = usable_audio(corpus, sound_digest, progress=False)
     assert (len(found), len(skipped)) == (2, 2)
 
 
@@ -276,5 +276,5 @@ def test_less_than_half_of_a_corpus_is_not_enough(corpus):
         contents(utterance.path, b"")
     message = r"test corpus: more than half of its 4 audio files .*3\.wav: is empty"
     with pytest.raises(RecipeError, match=message) as caught:
-        usable_audio(corpus, check_file, progress=False)
+        usable_audio(corpus, sound_digest, progress=False)
     assert "\n" not in str(caught.value)

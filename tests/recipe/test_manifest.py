@@ -1,6 +1,10 @@
 """Corpora listed in a CSV file: what is read, which defaults fill in, and what is said of each mistake."""
 
+import contextlib
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from recipe.data.corpora import read_corpus
 from recipe.data.corpora.manifest import read_manifest
@@ -86,6 +90,66 @@ def test_what_spreadsheets_and_hands_write_is_read(write, content):
 def test_absolute_paths_stay_what_they_are(write, tmp_path):
     path = write(ROWS.replace("wav/a.flac", str(tmp_path / "wav" / "a.flac")))
     assert tmp_path / "wav" / "a.flac" in [u.path for u in read_manifest(path).utterances]
+
+
+NFC, NFD = "M\u00fcller", "Mu\u0308ller"  # the same name, as two systems write it
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("wav/c.wav", "wav\\c.wav"),
+        ("deep/er/c.wav", "deep\\er\\c.wav"),
+        (f"{NFC}.wav", f"{NFD}.wav"),
+        (f"{NFD}.wav", f"{NFC}.wav"),
+        (f"{NFD}/{NFC}.wav", f"{NFD}/{NFC}.wav"),
+        (f"{NFD}/c.wav", f"{NFC}\\c.wav"),
+        ("a\\b.wav", "a\\b.wav"),
+    ],
+)
+def test_files_are_found_as_other_systems_write_their_names(write, tmp_path, on_disk, written):
+    path = tmp_path / on_disk
+    touch(path.parent, [path.name])
+    corpus = read_manifest(write(f"{ROWS}{written},sad,s3\n"))
+    assert corpus.skipped == []
+    assert path in [utterance.path for utterance in corpus.utterances]
+
+
+def test_the_home_folder_may_be_a_tilde(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch(tmp_path / "speech", ["c.wav"])
+    corpus = read_manifest(write(f"{ROWS}~/speech/c.wav,sad,s3\n"))
+    assert corpus.skipped == []
+
+
+def test_a_speaker_in_two_unicode_forms_is_one(write):
+    corpus = read_manifest(write(f"path,label,speaker\nwav/a.flac,happy,{NFC}\nwav/b.wav,sad,{NFD}\n"))
+    assert {utterance.speaker for utterance in corpus.utterances} == {NFC}
+
+
+def test_a_file_listed_in_two_forms_of_its_name_is_listed_twice(write, tmp_path):
+    touch(tmp_path, [f"{NFC}.wav"])
+    refused(write(f"{ROWS}{NFC}.wav,sad,s1\n{NFD}.wav,sad,s1\n"), match="line 5: repeats line 4")
+    refused(write(f"{ROWS}wav\\a.flac,happy,s1\n"), match="line 4: repeats line 3")
+
+
+# lines of a file that nobody would write on purpose, and some that somebody would
+CELLS = st.one_of(
+    st.sampled_from(["path", "label", "speaker", "wav/a.flac", "wav/b.wav", "happy", "sad", "s1", "s2", "", "~", "\0"]),
+    st.text(max_size=6),
+    st.text(alphabet='",;\t\n\r \\', max_size=4),
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(CELLS, max_size=5), max_size=6), st.booleans(), st.binary(max_size=3))
+def test_any_file_is_read_or_refused_in_one_line(write, rows, with_header, noise):
+    lines = [["path", "label", "speaker"]] * with_header + rows
+    content = "\n".join(",".join(cells) for cells in lines).encode("utf-8", errors="surrogatepass") + noise
+    path = write(content)
+    with contextlib.suppress(RecipeError):
+        corpus = read_manifest(path)
+        assert corpus.utterances
 
 
 @pytest.mark.parametrize(

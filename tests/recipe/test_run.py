@@ -15,6 +15,7 @@ import cross_dataset
 import iemocap_two_stage
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from safetensors.torch import load_file
 
@@ -23,8 +24,9 @@ from recipe.errors import RecipeError
 from recipe.experiment import check_processes
 from recipe.reporting.figures import style
 from recipe.training.scores import score
+from sounds import SAMPLE_RATE, tone
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES, SOURCE = (Path(__file__).parents[2] / name for name in ("examples", "src"))
 SYSTEMS = ["stage 1", "CLS pooling", "CLS + EAL + FUAL"]
 FAST = ("--backbone", "tiny", "--stage1.epochs", 1, "--stage2.epochs", 1, "--systems", "cls-pooling", "cls-eal-fual")
 
@@ -387,6 +389,83 @@ def test_an_error_ends_a_script_in_one_line(tmp_path):
     assert found.returncode == 2
     assert found.stderr.startswith("error: ")
     assert len(found.stderr.splitlines()) == 1
+
+
+def started(*arguments, cwd, **environment):
+    """As from a terminal; its exit status, and what it printed as bytes."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("LANG", "LC_ALL", "DISPLAY")}
+    return subprocess.run(
+        [sys.executable, EXAMPLES / "cross_dataset.py", *map(str, arguments)],
+        capture_output=True,
+        cwd=cwd,
+        env={**inherited, "PYTHONPATH": str(SOURCE), **environment},
+    )
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Twelve tones of three speakers in a folder called home; one of the classes has a name that not all can write."""
+    home = tmp_path / "home"
+    home.mkdir()
+    rows = ["path,label,speaker"]
+    for number in range(12):
+        soundfile.write(home / f"{number}.wav", tone(200 + 50 * number, 0.4), SAMPLE_RATE)
+        rows.append(f"{number}.wav,{('froh', 'müde')[number % 2]},{number // 4}")
+    (home / "my.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return home / "my.csv"
+
+
+@pytest.mark.parametrize("how", ["options", "config", "backbone"])
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(manifest, tmp_path, how):
+    """bash leaves it alone behind a =, and nobody else looks at it in a file of options."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "c.yaml").write_text("data: ~/my.csv\noutput: ~/out\ncache: ~/cache\n")
+    paths = ["--data=~/my.csv", "--output=~/out", "--cache=~/cache"] if how != "config" else ["--config", "c.yaml"]
+    backbone = "~/no-model" if how == "backbone" else "tiny"
+    found = started("--corpus=manifest", *paths, *FAST, f"--backbone={backbone}", cwd=work, HOME=str(manifest.parent))
+    assert [path.name for path in work.iterdir()] == ["c.yaml"]
+    if how == "backbone":
+        assert f"{manifest.parent}/no-model" in found.stderr.decode()
+    else:
+        assert found.returncode == 0, found.stderr
+        assert (manifest.parent / "out" / "report.md").exists()
+        assert (manifest.parent / "cache").is_dir()
+
+
+def test_a_home_folder_of_nobody_is_refused(tmp_path):
+    found = started("--corpus=emodb", "--data=~nobody-of-this-name/x", cwd=tmp_path)
+    assert found.returncode == 2
+    assert b"no home folder is known by that name" in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_that_lacks_letters_gets_others(manifest, tmp_path, encoding):
+    """Bars, plus-minus signs, names of classes and files."""
+    output = tmp_path / "ergebnisse für müde"
+    arguments = ["--corpus=manifest", "--data", manifest, "--backbone=tiny", "--output", output, *FAST]
+    found = started(*arguments, cwd=tmp_path, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert found.returncode == 0, found.stderr
+    printed = found.stdout.decode(encoding)
+    assert ("müde" in printed) == (encoding != "ascii")
+    assert r"m\xfcde" in printed or encoding != "ascii"
+    assert "müde" in (output / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_for_results_whose_name_is_no_text_is_refused(manifest, tmp_path):
+    arguments = ["--corpus=manifest", "--data", manifest, "--output", tmp_path / os.fsdecode(b"\xe4\xff")]
+    found = started(*arguments, cwd=tmp_path)
+    assert found.returncode == 2
+    assert b"\\udce4\\udcff: is no text in utf-8; name another folder." in found.stderr
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "TkAgg", "nonsense"])
+def test_figures_need_no_backend_that_a_notebook_or_a_shell_left(manifest, tmp_path, backend):
+    arguments = ["--corpus=manifest", "--data", manifest, "--backbone=tiny", "--output", tmp_path / "run", *FAST]
+    found = started(*arguments, cwd=tmp_path, MPLBACKEND=backend)
+    assert found.returncode == 0, found.stderr
+    assert list((tmp_path / "run").glob("*.png"))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

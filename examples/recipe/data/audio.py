@@ -4,6 +4,7 @@ soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a furt
 """
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -66,9 +67,9 @@ def usable_audio(
     return found, unusable
 
 
-def check_file(path: Path) -> None:
-    """Read it, and keep nothing of it; AudioError when it cannot be used."""
-    read_waveform(path)
+def sound_digest(path: Path) -> str:
+    """A fingerprint of what is heard, whatever the name and the container; AudioError when it cannot be used."""
+    return hashlib.blake2b(read_waveform(path).numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def read_waveform(path: Path) -> Tensor:

@@ -37,6 +37,7 @@ class Corpus:
     utterances: list[Utterance]
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a reader of the report should know about the data
+    caveats: list[str] = field(default_factory=list)  # and before the scores, since it makes them wrong
     speaker_groups: Sequence[Sequence[str]] = ()  # who are tested together; none: they are dealt into groups
     licence: str = ""  # of its audio
 

@@ -50,6 +50,7 @@ class UtteranceFeatures:
         speeds: Sequence[float] = (1.0,),
     ) -> None:
         self.at_speeds = [[features[u.id if speed == 1 else (u.id, speed)] for speed in speeds] for u in utterances]
+        self.ids = [u.id for u in utterances]
         self.labels = [classes.index(u.label) for u in utterances]
         self.take([0] * len(utterances))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recipe.data.audio import AudioError, seconds
 from recipe.errors import RecipeError
-from recipe.files import write_text
+from recipe.files import home_expanded, write_text
 from recipe.inference import printed
 from recipe.inference.answer import Answer
 from recipe.inference.picture import answer_figure
@@ -59,9 +59,9 @@ def predict_all(
 def expanded(arguments: Sequence[str]) -> Iterator[str]:
     """Folders as the audio files in them; what is neither is told where it is read."""
     for argument in arguments:
-        path = Path(argument)
+        path = home_expanded(argument)
         if argument == STDIN or not path.is_dir():
-            yield argument
+            yield argument if argument == STDIN else str(path)
             continue
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes() and not p.name.startswith("."))
         if not found:

@@ -65,6 +65,7 @@ class CardWriter:
             lines.append("**Trained on synthetic speech, to try the recipe: of no use for real speech.**")
         if self.backbone_caveat:
             lines.append(self.backbone_caveat)
+        lines += self.corpus.caveats
         return "\n\n".join(lines)
 
     def data(self, fold: Fold) -> str:

@@ -86,6 +86,7 @@ def caveats(results: RunResults) -> list[str]:
         found.append(STAND_IN)
     if results.backbone_caveat:
         found.append(results.backbone_caveat)
+    found += [f"**Not to be believed.** {caveat}" for caveat in results.corpus.caveats]
     if len(results.finished) < len(results.trainings):
         found.append(
             f"**Incomplete.** The run ended after {len(results.finished)} of {len(results.trainings)} trainings; the "

@@ -197,7 +197,7 @@ class RunResults:
             "planned": len(self.trainings),
             "utterances": len(corpus.utterances),
             "skipped": [{"file": str(s.path), "reason": s.reason} for s in corpus.skipped],
-            "notes": corpus.notes,
+            "notes": [*corpus.caveats, *corpus.notes],
             "trainings": [result.record(corpus.classes) for result in self.results],
             "summary": {
                 s.system.name: {

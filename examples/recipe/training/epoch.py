@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from recipe.features.batches import UtteranceFeatures, training_steps, within_budget
 from recipe.settings import Settings, Stage
+from recipe.training.divergence import Watch
 from recipe.training.progress import Progress
 
 TERMS = ("loss", "cross_entropy", "eal", "fual")
@@ -35,20 +36,27 @@ class EpochTrainer:
         return steps_an_epoch(len(self.data), self.settings)
 
     def train(self, epoch: int) -> dict[str, float]:
-        """One pass over the training utterances; the mean of the loss and its terms over them."""
+        """One pass over the training utterances; the mean of the loss and its terms over them.
+
+        Raises:
+            DivergedError: At a step whose loss or gradient is not finite.
+        """
         self.trainee.train()
         data = self.data.drawn(self.seed, epoch)
         steps = training_steps(data.lengths, self.settings.batch_size, self.seed, epoch)
         sums = torch.zeros(len(TERMS), device=self.accelerator.device)
         found = gradients(self.trainee, data, steps, self.settings.frame_budget, self.accelerator)
+        watch = Watch(TERMS, self.accelerator)
         with contextlib.closing(found):
-            for number, terms in enumerate(found, start=(epoch - 1) * self.steps):
+            for number, (step, terms) in enumerate(zip(steps, found, strict=True), start=(epoch - 1) * self.steps):
                 sums += terms
                 set_rates(self.optimizer, triangle(number, self.stage.epochs * self.steps, self.settings.warmup))
-                self.accelerator.clip_grad_norm_(self.trainee.parameters(), self.settings.clip_norm)
+                norm = self.accelerator.clip_grad_norm_(self.trainee.parameters(), self.settings.clip_norm)
+                watch.see(number + 1, [data.ids[index] for index in step], terms, norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 self.progress.step()
+            watch.look()
         sums = self.accelerator.reduce(sums, "sum") / len(self.data)
         return dict(zip(TERMS, sums.tolist(), strict=True))
 

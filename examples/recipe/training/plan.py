@@ -18,6 +18,10 @@ class Training:
     folder: Path
 
     @property
+    def name(self) -> str:
+        return f"seed {self.seed}, fold {self.fold.number}, {self.system.name}"
+
+    @property
     def draw(self) -> int:
         """The seed of its random numbers. The systems of stage 2 share one, which makes them comparable in pairs."""
         return 1000 * self.seed + 10 * self.fold.number + self.system.stage - 1

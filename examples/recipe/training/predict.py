@@ -14,6 +14,7 @@ from framealign import Pooled
 from framealign.diagnostics import diagnose
 from recipe.features.batches import UtteranceFeatures, within_budget
 from recipe.settings import Settings
+from recipe.training.divergence import check_outputs
 from recipe.training.model import EmotionModel
 
 
@@ -41,6 +42,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(model: EmotionModel, data: UtteranceFeatures, settings: Settings, accelerator: Accelerator) -> Predictions:
+    """Raises DivergedError when what it says is not finite."""
     model.eval()
     shares = within_budget(
         range(len(data)), data.lengths, settings.frame_budget, accelerator.process_index, accelerator.num_processes
@@ -64,8 +66,10 @@ def predict(model: EmotionModel, data: UtteranceFeatures, settings: Settings, ac
         found = gather_object(found)
     _, rows, diagnosed = zip(*sorted(found, key=lambda entry: entry[0]), strict=True)
     means = {name: float(torch.tensor([one[name] for one in diagnosed]).mean()) for name in diagnosed[0]}
+    probabilities = torch.stack([row["probabilities"] for row in rows])
+    check_outputs(probabilities, data.ids)
     return Predictions(
-        probabilities=torch.stack([row["probabilities"] for row in rows]),
+        probabilities=probabilities,
         vectors=torch.stack([row["vectors"] for row in rows]),
         lengths=torch.tensor([len(row["weights"]) for row in rows]),
         weights=torch.cat([row["weights"] for row in rows]),

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from recipe.data.corpus import Utterance
 from recipe.data.splices import Splice, within
+from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
 from recipe.features.batches import UtteranceFeatures
 from recipe.settings import Settings
 from recipe.training.classical import classical_predictions
+from recipe.training.divergence import DivergedError
 from recipe.training.fit import fit
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.over_time import OverTime, over_time
@@ -48,7 +50,7 @@ class TwoStages:
         for training in block.trainings:
             if training in finished:
                 continue
-            self.progress.begin(f"seed {block.seed}, fold {block.fold.number}, {training.system.name}")
+            self.progress.begin(training.name)
             if training.system is CLASSICAL:
                 self.finish(training, classical_predictions(block.fold, self.classes))
             elif training is block.stage1:
@@ -68,6 +70,16 @@ class TwoStages:
         return EmotionModel(copy.deepcopy(backbone), pooling, len(self.classes)).to(self.accelerator.device)
 
     def fit(self, training: Training, model: EmotionModel) -> None:
+        try:
+            self.fit_and_finish(training, model)
+        except DivergedError as error:
+            raise RecipeError(
+                f"{training.name}: diverged: {error}. There is no result of this training; those that are finished "
+                f"are kept. Lower its learning rates (--stage{training.system.stage}.backbone_rate and the others) or "
+                "--clip_norm, or look at these files; other settings need another --output."
+            ) from None
+
+    def fit_and_finish(self, training: Training, model: EmotionModel) -> None:
         train = UtteranceFeatures(training.fold.train, self.features, self.classes, self.settings.speeds)
         validation = self.data(training.fold.validation)
         epochs = fit(

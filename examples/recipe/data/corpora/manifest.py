@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -113,6 +114,8 @@ def utterance_of(path: Path, line: int, cells: dict[str, str]) -> Utterance:
     for column in REQUIRED:
         if not cells[column]:
             raise RecipeError(f"{path}, line {line}: {column} is empty; fill it, or remove the row.")
+    # a speaker in two Unicode forms, as two systems write an ü, is one speaker
+    written, cells = cells["path"], {column: unicodedata.normalize("NFC", cell) for column, cell in cells.items()}
     cells = dict.fromkeys(OPTIONAL, "") | cells
     split = SPLITS.get(cells["split"].lower())
     if split is None:
@@ -122,7 +125,7 @@ def utterance_of(path: Path, line: int, cells: dict[str, str]) -> Utterance:
         )
     return Utterance(
         cells["id"] or os.path.splitext(cells["path"])[0],
-        path.parent / cells["path"],
+        located(path.parent, written),
         cells["label"],
         cells["speaker"],
         cells["session"],
@@ -130,6 +133,14 @@ def utterance_of(path: Path, line: int, cells: dict[str, str]) -> Utterance:
         split,
         cells["gender"],
     )
+
+
+def located(folder: Path, name: str) -> Path:
+    """The file of that name, which may have Windows's separators, another Unicode form, or `~` in front."""
+    spellings = [name, name.replace("\\", "/")]
+    spellings += [unicodedata.normalize(form, spelling) for form in ("NFC", "NFD") for spelling in spellings]
+    paths = [folder / os.path.expanduser(spelling) for spelling in spellings]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def check_unique(path: Path, rows: list[tuple[int, Utterance]]) -> None:
