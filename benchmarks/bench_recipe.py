@@ -47,6 +47,7 @@ from recipe.training.epoch import EpochTrainer, gradients
 from recipe.training.fit import parameter_groups
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.progress import Progress
+from recipe.training.stopping import Stop
 from recipe.training.systems import PROPOSED, STAGE_1, paper_systems
 from utterances import (
     Sample,
@@ -384,7 +385,7 @@ def recipe_epoch(
     )
 
     def epoch() -> None:
-        trainer.train(epoch=1)
+        trainer.train(epoch=1, stop=Stop())
 
     def warm_up() -> None:
         if row.compile:  # every shape is compiled, which may take minutes

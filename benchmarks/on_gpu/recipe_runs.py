@@ -32,6 +32,7 @@ from recipe.training.epoch import EpochTrainer
 from recipe.training.fit import parameter_groups
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.progress import Progress
+from recipe.training.stopping import Stop
 from recipe.training.systems import STAGE_1, System, paper_systems
 from utterances import corpus_seconds, frame_count, iemocap_release, padded_frames
 
@@ -132,7 +133,7 @@ def recipe_run(group: str, backbone: Wav2Vec2Backbone, corpus: Corpus, settings:
         with Progress(len(steps), 0, disable=True) as progress, attention(row, options):
             began = now(options)
             trainer = EpochTrainer(trainee, prepared_optimizer, train, stage, chosen, accelerator, number, progress)
-            trainer.train(epoch=1)
+            trainer.train(epoch=1, stop=Stop())
             return Epoch(now(options) - began, len(train), sum(train.lengths), padded)
 
     return run

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from recipe.data.corpora import corpora
-from recipe.errors import RecipeError
+from recipe.errors import Interrupted, RecipeError
 from recipe.files import home_expanded, write_text
 from recipe.settings import Settings, Stage, check
 
@@ -276,13 +277,18 @@ def exit_with(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a name, and must not stop a run
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a job scheduler sends ends a run as Ctrl-C does
+    signal.signal(signal.SIGTERM, terminated)
     try:
         main()
     except (RecipeError, OSError) as error:  # OSError: a full disk, a file that may not be read
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as interruption:
+        print(": ".join(filter(None, ["interrupted", str(interruption)])), file=sys.stderr)
+        sys.exit(interruption.status if isinstance(interruption, Interrupted) else 130)
+
+
+def terminated(number: int, _: object) -> NoReturn:
+    """What a job scheduler sends ends a run as Ctrl-C does."""
+    raise Interrupted(number)

@@ -39,6 +39,7 @@ from recipe.training.model import EmotionModel
 from recipe.training.plan import Block, Training, make_plan
 from recipe.training.predict import Predictions
 from recipe.training.progress import Progress
+from recipe.training.result import forget_damaged
 from recipe.training.systems import System
 from recipe.training.two_stage import KeepModel, TwoStages
 
@@ -105,7 +106,8 @@ def prepare(options: Options, make_folds: MakeFolds = folds_of) -> "Experiment":
                 "precision": precision,
                 "cache_dtype": options.cache_dtype,
                 "compile": options.compile,
-                "settings": asdict(options.settings),
+                # but for what changes no more than rounding, and may have to when memory is short
+                "settings": {k: v for k, v in asdict(options.settings).items() if k != "frame_budget"},
             },
         )
         write_folds(options.output / "folds.json", folds, corpus.classes)
@@ -174,6 +176,10 @@ class Experiment:
             for block in plan
             for training in block.trainings
         }
+        if self.accelerator.is_main_process:
+            for note in forget_damaged(steps):
+                print(f"note: {note}", flush=True)
+        self.accelerator.wait_for_everyone()
         finished = self.agreed([training for training in steps if training.finished], list(steps))
         if finished:
             announce(
@@ -285,7 +291,12 @@ def claim(output: Path, setup: dict) -> None:
     """Make the folder this setup's own, or see that it is: trainings of two setups would be averaged otherwise."""
     path = output / "setup.json"
     if path.exists():
-        earlier = json.loads(path.read_text())
+        try:
+            earlier = json.loads(path.read_text())
+        except ValueError:
+            raise RecipeError(
+                f"{path}: is damaged; remove it, if the folder is this run's own, and start again."
+            ) from None
         if differing := sorted(differences(earlier, setup)):
             raise RecipeError(
                 f"--output {output}: holds a run with {'; '.join(differing)}. Name another folder, or remove it."
@@ -293,8 +304,15 @@ def claim(output: Path, setup: dict) -> None:
         return
     if (output / "results.json").exists():
         raise RecipeError(f"--output {output}: holds the results of another program; name another folder.")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     write_text(path, json.dumps(setup, indent=1) + "\n")
+
+
+def make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--output {output}: cannot be made ({error.strerror}); name another folder.") from None
 
 
 def differences(earlier: dict, now: dict, prefix: str = "") -> list[str]:
@@ -369,7 +387,7 @@ def dry_run(options: Options, make_folds: MakeFolds) -> None:
     folds = chosen(every_fold, options.folds)
     print(overview(corpus, folds))
     if not (options.output / "setup.json").exists():  # an earlier run's stay
-        options.output.mkdir(parents=True, exist_ok=True)
+        make_folder(options.output)
         write_folds(options.output / "folds.json", folds, corpus.classes)
         print(f"folds: {options.output / 'folds.json'}")
     print("dry run: nothing was trained")

@@ -15,8 +15,11 @@ CATEGORIES = ("ang", "hap", "exc", "neu", "sad", "xxx")
 
 @pytest.fixture
 def iemocap(tmp_path):
+    return write_tones(tmp_path / "IEMOCAP_full_release")
+
+
+def write_tones(root):
     """Two turns a class for each of the ten speakers, as tones that tell the classes apart."""
-    root = tmp_path / "IEMOCAP_full_release"
     labels = {
         f"Ses0{session}{prefix}_impro01_{sex}{2 * index + repeat:03d}": category
         for session in range(1, 6)

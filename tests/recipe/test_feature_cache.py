@@ -115,10 +115,10 @@ def leftovers(root):
 
 
 def test_unchanged_files_are_not_computed_again(corpus, backbone, root):
-    first, _, content, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
+    first, _, content, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert_right(first, corpus, backbone)
     computed = counted(backbone)
-    second, _, again, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
+    second, _, again, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert computed == []
     assert content == again
     assert list(second) == list(first)
@@ -126,14 +126,14 @@ def test_unchanged_files_are_not_computed_again(corpus, backbone, root):
 
 
 def test_other_audio_under_the_same_name_size_and_time_is_noticed(corpus, backbone, root):
-    features, _, content, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
+    features, _, content, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     path = corpus.utterances[2].path
     before = path.stat()
     write_noise(path, 99, 4200)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     computed = counted(backbone)
-    found, _, other, _ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
+    found, _, other, *_ = cached_features(corpus, FeatureCache(root, backbone, CPU), progress=False)
     assert computed == [4200]
     assert_right(found, corpus, backbone)
     assert not torch.equal(found["2"], features["2"])

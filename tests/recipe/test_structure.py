@@ -8,7 +8,8 @@ from imports import arrows_back, assert_no_circle, imports_of
 
 IMPORTS = imports_of(Path(__file__).parents[2] / "examples" / "recipe")
 FLOORS = (
-    ("errors", "files", "progress_bar"),
+    ("errors",),
+    ("files", "progress_bar"),
     ("settings",),
     ("data",),
     ("features",),

@@ -22,6 +22,7 @@ from recipe.training.plan import Training
 from recipe.training.predict import predict
 from recipe.training.progress import Progress
 from recipe.training.result import best_epoch
+from recipe.training.stopping import Stop
 from recipe.training.systems import STAGE_1, System
 
 CLASSES = ("angry", "happy")
@@ -149,7 +150,7 @@ def run_epoch(data, progress=None):
     trainee, optimizer = Trainee(trained, STAGE_1.objective()), AdamW(parameter_groups(trained, SETTINGS.stage1))
     progress = progress or Progress(3, 0, disable=True)
     trainer = EpochTrainer(trainee, optimizer, data, SETTINGS.stage1, SETTINGS, Accelerator(cpu=True), 0, progress)
-    return trainer.train(epoch=1), trained.state_dict()
+    return trainer.train(epoch=1, stop=Stop()), trained.state_dict()
 
 
 def test_an_epoch_with_batches_made_ahead_is_the_same_to_the_bit(data, ahead):

@@ -111,14 +111,14 @@ class FeatureCache:
         path, readme = self.folder / f"{digest(content)}.safetensors", self.folder.parent / "README.txt"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not readme.exists():
-                write_text(readme, _README)
-            # two runs may compute the same features, and neither waits for the other: equal files, equal names
-            write_bytes(path, content)
         except OSError as error:
             raise RecipeError(
                 f"--cache {self.folder.parent}: cannot be written ({error.strerror}); name another folder."
             ) from None
+        if not readme.exists():
+            write_text(readme, _README)
+        # two runs may compute the same features, and neither waits for the other: equal files, equal names
+        write_bytes(path, content)
         self.seen.discard(path.name)  # it may have replaced a damaged one
         self.open()
         self.features = self.pending | self.features  # from memory, where somebody removed the file meanwhile
@@ -127,10 +127,10 @@ class FeatureCache:
 
 class CorpusFeatures(NamedTuple):
     by_id: dict[str, Tensor]  # of the utterances whose audio can be used
-    sounds: dict[str, str]  # fingerprints of what is heard, likewise
     skipped: list[Skipped]  # the other files
     content: str  # a fingerprint of the usable utterances: labels, speakers, audio
     contents: dict[str, str]  # fingerprints of the usable files, by utterance
+    sounds: dict[str, str]  # of what is heard in them, whatever the container
 
 
 def cached_features(corpus: Corpus, cache: FeatureCache, progress: bool = True) -> CorpusFeatures:
@@ -140,10 +140,10 @@ def cached_features(corpus: Corpus, cache: FeatureCache, progress: bool = True) 
     by_id = {id: cache.features[name] for id, name in contents.items()}
     return CorpusFeatures(
         by_id,
-        {id: steps_digest(steps) for id, steps in by_id.items()},
         skipped,
         hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         contents,
+        {id: steps_digest(steps) for id, steps in by_id.items()},
     )
 
 

@@ -1,20 +1,26 @@
-"""A training's state after an epoch, so that a killed run goes on from there."""
+"""A training's state after an epoch, or at the step where it was stopped, so that a run goes on from there."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from recipe.training.tensor_files import write_tensors
+from recipe.training.tensor_files import DamagedError, read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An epoch that was stopped. Others need no random numbers kept: each draws its own from seed and epoch."""
+
+    steps: int
+    processes: list[dict[str, Tensor]]  # of each, its sums of losses and its random state
 
 
 @dataclass
 class Checkpoint:
-    """What an epoch leaves. Random numbers need no place here: each epoch draws its own from seed and epoch."""
-
     epochs: list[dict] = field(default_factory=list)  # the records so far
+    begun: Begun | None = None  # the next epoch, of which the rest is the state
     model: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)  # the model after the best of these epochs
     optimizer: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -23,12 +29,12 @@ class Checkpoint:
     def write(self, path: Path) -> None:
         tensors = {f"model/{name}": value for name, value in self.model.items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {
-            f"optimizer/{index}/{name}": value
-            for index, state in self.optimizer.items()
-            for name, value in state.items()
-        }
-        write_tensors(path, tensors, {"epochs": json.dumps(self.epochs), "scaler": json.dumps(self.scaler)})
+        numbered = {"optimizer": self.optimizer, "begun": dict(enumerate(self.begun.processes if self.begun else ()))}
+        for kind, states in numbered.items():
+            for index, state in states.items():
+                tensors |= {f"{kind}/{index}/{name}": value for name, value in state.items()}
+        record = {"epochs": self.epochs, "steps": self.begun and self.begun.steps, "scaler": self.scaler}
+        write_tensors(path, tensors, {"record": json.dumps(record)})
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint | None":
@@ -36,19 +42,22 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                found = cls(json.loads(metadata["epochs"]), scaler=json.loads(metadata["scaler"]))
-                models = {"model": found.model, "best": found.best}
-                for key in file.keys():  # noqa: SIM118  no mapping
-                    kind, _, name = key.partition("/")
-                    tensor = file.get_tensor(key).clone()  # out of the memory map
-                    if kind == "optimizer":
-                        index, _, name = name.partition("/")
-                        found.optimizer.setdefault(int(index), {})[name] = tensor
-                    else:
-                        models[kind][name] = tensor
-                return found
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            tensors, metadata = read_tensors(path)
+        except DamagedError as error:
             print(f"note: {path}: not a whole checkpoint ({error}); this training begins anew.", flush=True)
             return None
+        record = json.loads(metadata["record"])
+        found = cls(record["epochs"], scaler=record["scaler"])
+        models = {"model": found.model, "best": found.best}
+        processes: dict[int, dict[str, Tensor]] = {}
+        numbered = {"optimizer": found.optimizer, "begun": processes}
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind in numbered:
+                index, _, name = name.partition("/")
+                numbered[kind].setdefault(int(index), {})[name] = tensor
+            else:
+                models[kind][name] = tensor
+        if record["steps"] is not None:
+            found.begun = Begun(record["steps"], [processes[index] for index in sorted(processes)])
+        return found

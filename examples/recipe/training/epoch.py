@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recipe.features.batches import UtteranceFeatures, training_steps, within_budget
 from recipe.settings import Settings, Stage
+from recipe.training.checkpoint import Begun
 from recipe.training.divergence import Watch
 from recipe.training.progress import Progress
+from recipe.training.random_state import random_state, set_random_state
+from recipe.training.stopping import Stop
 
 TERMS = ("loss", "cross_entropy", "eal", "fual")
 
@@ -35,27 +39,41 @@ class EpochTrainer:
         """Of one epoch."""
         return steps_an_epoch(len(self.data), self.settings)
 
-    def train(self, epoch: int) -> dict[str, float]:
+    def train(self, epoch: int, stop: Stop, begun: Begun | None = None) -> dict[str, float] | Begun:
         """One pass over the training utterances; the mean of the loss and its terms over them.
+
+        Args:
+            stop: Looked at after each step; an epoch that is stopped is given back as it stands.
+            begun: What came back then, to go on from.
 
         Raises:
             DivergedError: At a step whose loss or gradient is not finite.
         """
         self.trainee.train()
+        device, process = self.accelerator.device, self.accelerator.process_index
         data = self.data.drawn(self.seed, epoch)
         steps = training_steps(data.lengths, self.settings.batch_size, self.seed, epoch)
-        sums = torch.zeros(len(TERMS), device=self.accelerator.device)
-        found = gradients(self.trainee, data, steps, self.settings.frame_budget, self.accelerator)
+        done = begun.steps if begun is not None else 0
+        sums = torch.zeros(len(TERMS), device=device)
+        if begun is not None and len(begun.processes) == self.accelerator.num_processes:
+            sums = begun.processes[process]["sums"].to(device)
+            set_random_state(begun.processes[process], device)
+        found = gradients(self.trainee, data, steps[done:], self.settings.frame_budget, self.accelerator)
         watch = Watch(TERMS, self.accelerator)
         with contextlib.closing(found):
-            for number, (step, terms) in enumerate(zip(steps, found, strict=True), start=(epoch - 1) * self.steps):
+            for count, terms in enumerate(found, start=done + 1):
                 sums += terms
-                set_rates(self.optimizer, triangle(number, self.stage.epochs * self.steps, self.settings.warmup))
+                number = (epoch - 1) * self.steps + count
+                set_rates(self.optimizer, triangle(number - 1, self.stage.epochs * self.steps, self.settings.warmup))
                 norm = self.accelerator.clip_grad_norm_(self.trainee.parameters(), self.settings.clip_norm)
-                watch.see(number + 1, [data.ids[index] for index in step], terms, norm)
+                utterances = [data.ids[index] for index in steps[count - 1]]
+                stopped = watch.see(number, utterances, terms, norm, stop.signal is not None)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 self.progress.step()
+                if stopped and count < len(steps):
+                    state = {"sums": sums.cpu(), **random_state(device)}
+                    return Begun(count, gather_object([state]) if self.accelerator.num_processes > 1 else [state])
             watch.look()
         sums = self.accelerator.reduce(sums, "sum") / len(self.data)
         return dict(zip(TERMS, sums.tolist(), strict=True))

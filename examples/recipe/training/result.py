@@ -1,7 +1,8 @@
 """What a training leaves in its folder: `result.json`, and its outputs for the test utterances and splices."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from recipe.training.over_time import OverTime
 from recipe.training.plan import Training
 from recipe.training.predict import Predictions
 from recipe.training.scores import Scores, score
-from recipe.training.tensor_files import write_tensors
+from recipe.training.tensor_files import DamagedError, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,31 @@ class Result:
             side: {speaker: asdict(counts) for speaker, counts in speakers.items()}
             for side, speakers in result.over_time.items()
         }
-        write_text(training.result_file, json.dumps({**result.record(), "over_time": sides}) + "\n")
+        record = {**result.record(), "over_time": sides}
+        write_text(training.result_file, json.dumps({**record, "digest": _digest(record)}) + "\n")
 
     @classmethod
     def read(cls, training: Training) -> "Result":
-        record = json.loads(training.result_file.read_text())
+        """Raises DamagedError when that is not what was written."""
+        try:
+            record = json.loads(training.result_file.read_text())
+            digest = record.pop("digest", None)
+        except (OSError, ValueError, AttributeError) as error:
+            raise DamagedError(str(error)) from None
+        if digest != _digest(record):
+            raise DamagedError("its checksum differs")
         scores = Scores(record["ua"], record["wa"], record["recalls"], record["confusion"])
         over_time = {
             side: {speaker: OverTime(**counts) for speaker, counts in speakers.items()}
             for side, speakers in record["over_time"].items()
         }
         return cls(training, scores, record["best_epoch"], record["diagnostics"], record["epochs"], over_time)
+
+    def check_outputs(self) -> None:
+        """Raises DamagedError unless the outputs are as they were written."""
+        read_tensors(self.training.outputs_file)
+        if self.over_time.get("test"):
+            read_tensors(self.training.splices_file)
 
     def record(self, classes: Sequence[str] | None = None) -> dict:
         """As plain data; with `classes`, recalls by their names."""
@@ -87,6 +102,23 @@ class Result:
     @cached_property
     def probabilities(self) -> np.ndarray:
         return self.output("probabilities").numpy()
+
+
+def forget_damaged(trainings: Iterable[Training]) -> list[str]:
+    """Make those unfinished whose files are not as they were written; notes on them. They end the same once more."""
+    notes = []
+    for training in trainings:
+        if training.finished:
+            try:
+                Result.read(training).check_outputs()
+            except DamagedError as error:
+                training.result_file.unlink()
+                notes.append(f"{training.folder}: not as it was written ({error}); this training is made again")
+    return notes
+
+
+def _digest(record: Mapping) -> str:
+    return hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _tensor(path: Path, name: str) -> Tensor:

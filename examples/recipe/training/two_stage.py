@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import Tensor
 
 from recipe.data.corpus import Utterance
@@ -19,6 +18,7 @@ from recipe.settings import Settings
 from recipe.training.classical import classical_predictions
 from recipe.training.divergence import DivergedError
 from recipe.training.fit import fit
+from recipe.training.memory import out_of_memory
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.over_time import OverTime, over_time
 from recipe.training.plan import Block, Training
@@ -26,7 +26,7 @@ from recipe.training.predict import Predictions, predict
 from recipe.training.progress import Progress
 from recipe.training.result import Result
 from recipe.training.systems import CLASSICAL
-from recipe.training.tensor_files import write_tensors
+from recipe.training.tensor_files import DamagedError, read_tensors, write_tensors
 
 KeepModel = Callable[[Training, EmotionModel, Predictions], None]
 
@@ -57,12 +57,24 @@ class TwoStages:
                 stage1 = self.new_model(training, self.pretrained)
                 self.fit(training, stage1)
             else:
-                if stage1 is None:
-                    stage1 = self.new_model(block.stage1, self.pretrained)
-                    stage1.load_learned_state(load_file(block.stage1.weights_file))
+                stage1 = stage1 or self.finished_stage1(block.stage1)
                 # Stage 2: from stage 1's backbone, with a new pooling and classifier
                 self.fit(training, self.new_model(training, stage1.backbone))
             yield training
+
+    def finished_stage1(self, training: Training) -> EmotionModel:
+        """From its file; where that is damaged, trained again, to the same weights."""
+        model = self.new_model(training, self.pretrained)
+        try:
+            state, _ = read_tensors(training.weights_file)
+        except DamagedError as error:
+            print(
+                f"note: {training.weights_file}: not as it was written ({error}); stage 1 is trained again", flush=True
+            )
+            self.fit(training, model)
+        else:
+            model.load_learned_state(state)
+        return model
 
     def new_model(self, training: Training, backbone: Backbone) -> EmotionModel:
         torch.manual_seed(training.draw)
@@ -78,6 +90,16 @@ class TwoStages:
                 f"are kept. Lower its learning rates (--stage{training.system.stage}.backbone_rate and the others) or "
                 "--clip_norm, or look at these files; other settings need another --output."
             ) from None
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            longest = max(len(self.features[utterance.id]) for utterance in training.fold.train)
+            raise RecipeError(
+                f"{training.name}: out of memory ({str(error).splitlines()[0]}). --frame_budget "
+                f"{self.settings.frame_budget} is what is computed at once; less takes less, down to {longest}, the "
+                "longest utterance. Then leave that out, keep more layers frozen (--frozen_layers), or compute in half "
+                "precision (--precision bf16). With another budget the same command goes on from what is finished."
+            ) from error
 
     def fit_and_finish(self, training: Training, model: EmotionModel) -> None:
         train = UtteranceFeatures(training.fold.train, self.features, self.classes, self.settings.speeds)

@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from recipe.files import replacing
 from recipe.settings import Settings
 from recipe.training.systems import STAGE_1, further_systems, paper_systems
 
@@ -37,7 +38,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 def save(figure: Figure, file: Path | IO[bytes]) -> None:
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a dollar sign in a file's or class's name is a dollar sign
-    figure.savefig(file, dpi=200)
+    if isinstance(file, Path):  # whole or not there, as all files
+        with replacing(file) as partial:
+            figure.savefig(partial, format=file.suffix[1:], dpi=200)
+    else:
+        figure.savefig(file, dpi=200)
 
 
 def wrapped(text: str, inches: float, size: float) -> str:
