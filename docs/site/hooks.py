@@ -1,7 +1,7 @@
 """Hooks of mkdocs.yml: pages from files beside docs/, and formulas as MathML.
 
-On GitHub a page may link to any file of the repository. On the site those files become pages too, so that no link leaves
-it; and browsers draw MathML by themselves, so that a formula needs no script.
+On GitHub a page may link to any file of the repository. On the site those files become pages too, so that no such link
+leaves it. Browsers draw MathML by themselves, so that a formula needs no script.
 """
 
 import html
