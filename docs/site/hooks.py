@@ -19,6 +19,7 @@ DOCS = ROOT / "docs"
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "README.md": "source/readme.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/recipe/README.md": "recipe/code.md",
 }
@@ -31,20 +32,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, origin in ORIGINS.items():
         files.append(File.generated(config, page, abs_src_path=str(origin)))
     linked = {
-        target
+        target_of(link, file.src_uri)
         for file in files.documentation_pages()
-        for target in (target_of(link, file.src_uri) for link in LINK.findall(file.content_string))
+        for link in LINK.findall(file.content_string)
+        if link.endswith(".py")
     }
-    for target in sorted(target for target in linked if target.suffix == ".py" and target.is_file()):
-        page = site_path(target)
-        files.append(File.generated(config, page, content=source_page(target)))
+    for source in sorted(linked):
+        files.append(File.generated(config, site_path(source), content=source_page(source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     def on_site(match: re.Match[str]) -> str:
         target = target_of(match[1], page.file.src_uri)
-        if not target.is_file():
+        if not target.is_file():  # something between brackets in code
             return match[1]
         return os.path.relpath(site_path(target), os.path.dirname(page.file.src_uri) or ".")
 
@@ -63,10 +64,10 @@ def target_of(link: str, page: str) -> Path:
 
 def site_path(target: Path) -> str:
     """Where a file of the repository is on the site."""
-    if target.is_relative_to(DOCS):
-        return target.relative_to(DOCS).as_posix()
     name = target.relative_to(ROOT).as_posix()
-    return PAGES.get(name, f"source/{name}.md")
+    if target.suffix == ".py":
+        return f"source/{name}.md"
+    return PAGES.get(name, name.removeprefix("docs/"))
 
 
 def source_page(source: Path) -> str:
