@@ -1,7 +1,8 @@
 """The Python blocks of README.md and docs/ run, in order, in one namespace per file.
 
-A block right below the comment `<!-- not run -->` is shown and not run. A page that needs a framework which is not
-installed is skipped, with the framework's name.
+A block right below a comment like `<!-- not run: takes a trained model -->` is shown and not run. A page that needs a
+framework which is not installed is skipped, with the framework's name. Of the other blocks, test_shell_blocks.py reads
+the commands; text is what something printed or holds, and is compared with nothing here.
 """
 
 import re
@@ -16,7 +17,7 @@ NEEDS = {
     "frameworks.md": ("lightning", "opensmile", "s3prl", "speechbrain"),
 }
 BLOCK = re.compile(
-    r"^(?P<skipped><!-- not run -->\s*)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S
+    r"^(?P<skipped><!-- not run: [^>]+ -->\s*)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S
 )
 
 
@@ -40,6 +41,13 @@ def test_python_blocks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         exec(compile("\n" * line + code, str(path), "exec"), namespace)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_tells_its_language(path: Path) -> None:
+    fences = re.findall(r"^ *```(.*)$", path.read_text(encoding="utf-8"), re.M)
+    assert {fence.partition(" ")[0] for fence in fences[::2]} <= {"bash", "diff", "python", "text", "yaml"}
+    assert set(fences[1::2]) <= {""}
+
+
 def test_a_block_is_found_in_a_list_and_skipped_where_marked() -> None:
     text = """
 ```python
@@ -50,7 +58,7 @@ x = 1
   if x:
       y = x + 1
   ```
-<!-- not run -->
+<!-- not run: ends the test -->
 ```python
 raise SystemExit
 ```

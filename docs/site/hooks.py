@@ -26,6 +26,7 @@ PAGES = {
 ORIGINS = {page: ROOT / origin for origin, page in PAGES.items()}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+NAME = re.compile(r"<code>([^<\s]{1,32}|--[^<]{1,30})</code>")  # which style.css keeps in one piece
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -53,7 +54,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html_text: str, **_: object) -> str:
-    return FORMULA.sub(mathml, html_text)
+    return FORMULA.sub(mathml, NAME.sub(r'<code class="name">\1</code>', html_text))
 
 
 def target_of(link: str, page: str) -> Path:
