@@ -1,6 +1,6 @@
 """The Python blocks of README.md and docs/ run, in order, in one namespace per file.
 
-A block right below a comment like `<!-- run by tests/recipe/test_documented_code.py -->` takes more than a page has, and
+A block right below a comment like `<!-- run by tests/recipe/test_documented_code.py -->` takes more than a page has: it
 runs there. A page that needs a framework which is not installed is skipped, with the framework's name. Of the other
 blocks, test_shell_blocks.py reads the commands; text is what something printed or holds, and is compared with nothing.
 """

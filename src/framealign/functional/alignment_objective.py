@@ -23,7 +23,15 @@ from framealign.layout import Layout, checked_layout
 
 
 class Objective(NamedTuple):
-    """The loss, its unweighted terms, and the utterances' logits (batch, classes)."""
+    """The loss, its unweighted terms, and the utterances' logits.
+
+    Attributes:
+        loss: The weighted sum of the terms, a scalar.
+        cross_entropy: Of the utterances that have a label and real frames.
+        eal: EAL, unweighted; a detached 0 where its weight is 0.
+        fual: FUAL, likewise.
+        logits: (batch, classes), of the utterances.
+    """
 
     loss: Tensor
     cross_entropy: Tensor
