@@ -79,4 +79,6 @@ def source_page(source: Path) -> str:
 
 def mathml(match: re.Match[str]) -> str:
     block = match[1] == "div"
-    return convert(html.unescape(match[2]), display="block" if block else "inline")
+    drawn = convert(html.unescape(match[2]), display="block" if block else "inline")
+    # log T, which would read as logT
+    return re.sub(r"(<mi>[a-z]{2,}</mi>)(?=<m(?:i|sub|row)>)", r'\1<mspace width="0.167em" />', drawn)
