@@ -27,8 +27,7 @@ from recipe.data.audio import read_waveform, usable_audio
 from recipe.data.corpora import read_corpus
 from recipe.data.corpus import Corpus
 from recipe.data.speaker_groups import speaker_groups
-from recipe.features.backbones import load_backbone
-from recipe.features.backbones.dvector import DVectorBackbone, pretrained_layer
+from recipe.features.backbones import dvector, load_backbone
 from recipe.features.transformer import TransformerBackbone
 from recipe.settings import Settings
 from recipe.training.scores import score
@@ -92,11 +91,11 @@ def standardised_by_speaker(corpus: Corpus, vectors: np.ndarray) -> np.ndarray:
 def layers_of(name: str) -> Callable[[Tensor], list[Tensor]]:
     """From a waveform to each layer's states, (time, dim); of a Transformer state 0 comes first."""
     if name == "dvector":
-        recurrent = [pretrained_layer(number) for number in range(3)]
-        dvector = DVectorBackbone()
+        recurrent = [dvector.layer(number, pretrained=True) for number in range(3)]
+        backbone = dvector.DVectorBackbone()
 
         def of_dvector(waveform: Tensor) -> list[Tensor]:
-            states, found = dvector.mel_spectrum(waveform), []
+            states, found = backbone.mel_spectrum(waveform), []
             for layer in recurrent:
                 states, _ = layer(states)
                 found.append(states)

@@ -12,8 +12,8 @@ def main() -> None:
     parser = script_parser(__doc__)
     add_corpus_arguments(parser)
     parser.add_argument("--margins", type=float, nargs="+", default=[0.4, 0.6, 0.8], help="EAL's margins")
-    parser.add_argument("--eal_weights", type=float, nargs="+", default=[0.05, 0.10, 0.15])
-    parser.add_argument("--fual_weights", type=float, nargs="+", default=[0.0, 0.05, 0.10, 0.15])
+    parser.add_argument("--eal_weights", type=float, nargs="+", default=[0.05, 0.10, 0.15], help="EAL's weights")
+    parser.add_argument("--fual_weights", type=float, nargs="+", default=[0.0, 0.05, 0.10, 0.15], help="FUAL's weights")
     add_common_arguments(parser, systems=False)
     options = parse(parser)
 

@@ -13,7 +13,7 @@ def main() -> None:
     parser = script_parser(__doc__)
     add_corpus_arguments(parser)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.05, 0.5, 2.0, 5.0], help="of both losses")
-    parser.add_argument("--variants", action="store_true", help="the choices too")
+    parser.add_argument("--variants", action="store_true", help="what the paper leaves open made the other way, too")
     add_common_arguments(parser, systems=False)
     options = parse(parser)
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from framealign.functional import lengths_to_mask
 from framealign.kernels import triton_frame_stats as kernels
 from framealign.kernels.interface import Gradients, Needs, Request, Saved

@@ -21,7 +21,15 @@ from framealign.pooling.pooled import Pooled, check_pooled
 
 
 class Diagnostics(NamedTuple):
-    """One value for each utterance, (batch,) each."""
+    """One value for each utterance, (batch,) each.
+
+    Attributes:
+        attention_entropy: How widely attention is spread, in nats.
+        effective_frames: Over how many frames.
+        anchor_cosine: How near frames are to the anchor.
+        frame_variance: How different frames are; near 0 is collapse.
+        frame_agreement: Share of frames that are classified as their utterance is.
+    """
 
     attention_entropy: Tensor
     effective_frames: Tensor

@@ -109,7 +109,7 @@ def test_every_output_of_the_two_stages(iemocap, tmp_path, run):
     assert "5 in all, drawn with replacement; the models are taken as they are (10 trainings of each" in report
     assert "is truncated" in report
     assert "10.3390/fi17110509" in report  # the published numbers, with their sources
-    assert report.rstrip().endswith("- What every table and figure means: `docs/recipe.md`")
+    assert report.rstrip().endswith("- What every table and figure means: `docs/recipe/report.md`")
     for figure in ("scores", "confusion_matrix", "training_curves", "tsne", "timeline", "timeline_splice"):
         assert (output / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert f"]({figure}.png)" in report

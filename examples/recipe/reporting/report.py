@@ -77,7 +77,7 @@ def next_steps(results: RunResults) -> list[str]:
             "Other margins and weights of the losses, on the same stage 1: `examples/ablation.py` and "
             "`examples/loss_weights.py`, with the corpus and backbone of this run."
         )
-    return [*steps, "What every table and figure means: `docs/recipe.md`"]
+    return [*steps, "What every table and figure means: `docs/recipe/report.md`"]
 
 
 def caveats(results: RunResults) -> list[str]:

@@ -23,7 +23,15 @@ from framealign.layout import Layout, checked_layout
 
 
 class Objective(NamedTuple):
-    """The loss, its unweighted terms, and the utterances' logits (batch, classes)."""
+    """The loss, its unweighted terms, and the utterances' logits.
+
+    Attributes:
+        loss: The weighted sum of the terms, a scalar.
+        cross_entropy: Of the utterances that have a label and real frames.
+        eal: EAL, unweighted; a detached 0 where its weight is 0.
+        fual: FUAL, likewise.
+        logits: (batch, classes), of the utterances.
+    """
 
     loss: Tensor
     cross_entropy: Tensor
@@ -97,10 +105,15 @@ def alignment_objective(
         mask: True at real frames; None means that every frame is real.
         similarity: `"dot"`, over $\sqrt D$, or `"cosine"`, over `temperature`.
         temperature: Of the cosine; the dot product does not use it.
-        margin, beta, negative_margin: Of EAL.
-        eal_weight, fual_weight: $\lambda_{\mathrm{EAL}}$ and $\lambda_{\mathrm{FUAL}}$, at least 0.
-        target, detach: Of FUAL.
-        label_smoothing, class_weights: Of cross-entropy.
+        margin: Of EAL, in [-1, 1].
+        beta: Sharpness of EAL's softplus, above 0.
+        negative_margin: Of EAL's separating term, in [-1, 1]; None leaves that term out.
+        eal_weight: $\lambda_{\mathrm{EAL}}$, at least 0.
+        fual_weight: $\lambda_{\mathrm{FUAL}}$, at least 0.
+        target: Target distribution of FUAL, `"utterance"` or `"frames"`.
+        detach: Side of FUAL into which no gradient flows, `"utterance"`, `"frames"` or None.
+        label_smoothing: Of cross-entropy, in [0, 1].
+        class_weights: Of cross-entropy, (classes,); None weighs every class 1.
         cu_seqlens: Cumulative lengths of packed frames; then `frames` is (frames, dim).
         backend: `"auto"`, `"eager"` or `"triton"`.
 
