@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 
 
-def launch(processes, *arguments, cwd):
+def launch(processes, *arguments, cwd, status=0):
     """Start a script as a launcher does; several processes find each other by a port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -39,7 +39,7 @@ def launch(processes, *arguments, cwd):
     ]
     results = [process.communicate(timeout=300) for process in running]
     for process, (_, stderr) in zip(running, results, strict=True):
-        assert process.returncode == 0, stderr
+        assert process.returncode == status, stderr
     return [stdout for stdout, _ in results]
 
 
@@ -80,3 +80,34 @@ def test_an_experiment_of_two_processes_is_whole(iemocap, tmp_path):
     for ours, theirs in zip(two["trainings"], one["trainings"], strict=True):
         for a, b in zip(ours["epochs"], theirs["epochs"], strict=True):
             assert a["loss"] == pytest.approx(b["loss"], abs=0.05)  # dropout draws differ between processes
+
+
+# One of two processes is asked to stop, in the middle of an epoch, as where a scheduler tells them one after the other
+STOPPED = """
+import os, runpy, signal, sys
+from torch.optim import AdamW
+step, count = AdamW.step, 0
+def counted(self, *arguments, **named):
+    global count
+    count += 1
+    if count == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *arguments, **named)
+AdamW.step = counted
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_processes_stop_at_the_same_step_and_go_on_there(iemocap, tmp_path):
+    arguments = [
+        *(EXAMPLES / "iemocap_two_stage.py", "--data", iemocap, "--backbone", "tiny", "--folds", 1),
+        *("--stage1.epochs", 2, "--stage2.epochs", 1, "--systems", "cls-eal-fual", "--output"),
+    ]
+    launch(2, *arguments, "whole", cwd=tmp_path)
+    launch(2, "-c", STOPPED, *arguments, "stopped", cwd=tmp_path, status=143)
+    assert list((tmp_path / "stopped").glob("trainings/*/stage-1/checkpoint.safetensors"))
+    launch(2, *arguments, "stopped", cwd=tmp_path)
+    whole, stopped = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "stopped"))
+    assert stopped["trainings"] == whole["trainings"]
