@@ -38,9 +38,13 @@ def launch(processes, *arguments, cwd, status=0):
         for environment in environments
     ]
     results = [process.communicate(timeout=300) for process in running]
-    for process, (_, stderr) in zip(running, results, strict=True):
-        assert process.returncode == status, stderr
-    return [stdout for stdout, _ in results]
+    statuses = status if isinstance(status, list) else [status] * processes
+    for process, expected, (_, stderr) in zip(running, statuses, results, strict=True):
+        assert process.returncode == expected, stderr
+    return [
+        stdout if process.returncode == 0 else stderr
+        for process, (stdout, stderr) in zip(running, results, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def counted(self, *arguments, **named):
     global count
     count += 1
     if count == 2 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), {signal})
     return step(self, *arguments, **named)
 AdamW.step = counted
 sys.argv = sys.argv[1:]
@@ -106,8 +110,20 @@ def test_processes_stop_at_the_same_step_and_go_on_there(iemocap, tmp_path):
         *("--stage1.epochs", 2, "--stage2.epochs", 1, "--systems", "cls-eal-fual", "--output"),
     ]
     launch(2, *arguments, "whole", cwd=tmp_path)
-    launch(2, "-c", STOPPED, *arguments, "stopped", cwd=tmp_path, status=143)
+    launch(2, "-c", STOPPED.format(signal="signal.SIGTERM"), *arguments, "stopped", cwd=tmp_path, status=143)
     assert list((tmp_path / "stopped").glob("trainings/*/stage-1/checkpoint.safetensors"))
     launch(2, *arguments, "stopped", cwd=tmp_path)
     whole, stopped = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "stopped"))
     assert stopped["trainings"] == whole["trainings"]
+
+
+def test_a_process_that_is_killed_ends_the_others_in_one_line_and_the_same_command_goes_on(iemocap, tmp_path):
+    arguments = [
+        *(EXAMPLES / "iemocap_two_stage.py", "--data", iemocap, "--backbone", "tiny", "--folds", 1),
+        *("--stage1.epochs", 1, "--stage2.epochs", 1, "--systems", "cls-eal-fual", "--output", "run"),
+    ]
+    printed, _ = launch(2, "-c", STOPPED.format(signal="signal.SIGKILL"), *arguments, cwd=tmp_path, status=[2, -9])
+    assert "Traceback" not in printed
+    assert "error: seed 0, fold 1, stage 1: another process was lost (" in printed
+    launch(2, *arguments, cwd=tmp_path)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["finished"] == 2

@@ -15,10 +15,10 @@ from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
 from recipe.features.batches import UtteranceFeatures
 from recipe.settings import Settings
+from recipe.training.breakdown import out_of_memory, process_lost
 from recipe.training.classical import classical_predictions
 from recipe.training.divergence import DivergedError
 from recipe.training.fit import fit
-from recipe.training.memory import out_of_memory
 from recipe.training.model import EmotionModel, Trainee
 from recipe.training.over_time import OverTime, over_time
 from recipe.training.plan import Block, Training
@@ -91,15 +91,23 @@ class TwoStages:
                 "--clip_norm, or look at these files; other settings need another --output."
             ) from None
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            longest = max(len(self.features[utterance.id]) for utterance in training.fold.train)
-            raise RecipeError(
-                f"{training.name}: out of memory ({str(error).splitlines()[0]}). --frame_budget "
-                f"{self.settings.frame_budget} is what is computed at once; less takes less, down to {longest}, the "
-                "longest utterance. Then leave that out, keep more layers frozen (--frozen_layers), or compute in half "
-                "precision (--precision bf16). With another budget the same command goes on from what is finished."
-            ) from error
+            if out_of_memory(error):
+                raise RecipeError(f"{training.name}: {self.memory_advice(training, error)}") from error
+            if process_lost(error):
+                reason = str(error).splitlines()[0]
+                raise RecipeError(
+                    f"{training.name}: another process was lost ({reason}). The same command goes on."
+                ) from error
+            raise
+
+    def memory_advice(self, training: Training, error: BaseException) -> str:
+        longest = max(len(self.features[utterance.id]) for utterance in training.fold.train)
+        return (
+            f"out of memory ({str(error).splitlines()[0]}). --frame_budget {self.settings.frame_budget} is what is "
+            f"computed at once; less takes less, down to {longest}, the longest utterance. Then leave that out, keep "
+            "more layers frozen (--frozen_layers), or compute in half precision (--precision bf16). With another "
+            "budget the same command goes on from what is finished."
+        )
 
     def fit_and_finish(self, training: Training, model: EmotionModel) -> None:
         train = UtteranceFeatures(training.fold.train, self.features, self.classes, self.settings.speeds)
