@@ -82,7 +82,8 @@ def prepare(options: Options, make_folds: MakeFolds = folds_of) -> "Experiment":
     main = accelerator.is_main_process
     with accelerator.main_process_first():
         cache = FeatureCache(options.cache, backbone, accelerator.device, getattr(torch, options.cache_dtype))
-        announce(accelerator, cache_size(every_utterance, cache, options.settings.speeds))
+        durations = {utterance.id: seconds(utterance.path) for utterance in every_utterance.utterances}
+        announce(accelerator, cache_size(sum(durations.values()), cache, options.settings.speeds))
         found = cached_features(every_utterance, cache, main)
         corpus = every_utterance.with_only(found.by_id, found.skipped)
         perturbed = perturbed_features(corpus, options.settings.speeds[1:], cache, main)
@@ -114,7 +115,7 @@ def prepare(options: Options, make_folds: MakeFolds = folds_of) -> "Experiment":
     with accelerator.main_process_first():
         spliced = splices_of(folds, main)
         features = {**found.by_id, **perturbed, **splice_features(spliced, found.contents, cache, main)}
-    return Experiment(options, accelerator, precision, backbone, corpus, folds, features, spliced)
+    return Experiment(options, accelerator, precision, backbone, corpus, folds, features, spliced, durations)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Experiment:
     folds: list[Fold]
     features: Mapping[Any, Tensor]  # by the ids of utterances and splices; at other speeds by id and speed
     splices: list[Splice]  # of the folds' validation and test utterances
+    durations: Mapping[str, float]  # seconds, by utterance
 
     def train(self, systems: list[System], report: Callable[[RunResults], str], name: str = "results") -> RunResults:
         """Train what is not finished in the output folder yet; what came out of all.
@@ -208,7 +210,7 @@ class Experiment:
     def keep(self, folder: Path, training: Training, model: EmotionModel, found: Predictions) -> None:
         """A trained model for predict.py, with its card."""
         options, settings = self.options, self.options.settings
-        lengths = [seconds(utterance.path) for utterance in training.fold.train]
+        lengths = [self.durations[utterance.id] for utterance in training.fold.train]
         description = Description(
             training.system.name,
             # where a local copy lies is nobody's business
@@ -260,9 +262,8 @@ def read(options: Options) -> Corpus:
     return joined(read_corpus(options.train_corpus, options.train_data, options.classes), corpus)
 
 
-def cache_size(corpus: Corpus, cache: FeatureCache, speeds: Sequence[float]) -> str:
-    """What the features of the corpus will take, said before they are made; splices take about as much again."""
-    own = sum(seconds(utterance.path) for utterance in corpus.utterances)
+def cache_size(own: float, cache: FeatureCache, speeds: Sequence[float]) -> str:
+    """What the features of so many seconds will take, said before they are made; splices take about as much again."""
     total = sum(own / speed for speed in speeds)
     a_second = cache.kept(cache.backbone.features(torch.randn(SAMPLE_RATE, device=cache.device))).nbytes
     kind = str(cache.dtype).removeprefix("torch.")
