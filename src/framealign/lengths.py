@@ -181,5 +181,5 @@ def layers(
             if len(value) != depth:
                 raise ValueError(f"`{name}` must have a value for each of the {depth} layers, got {len(value)}.")
         else:
-            listed[name] *= depth
+            listed[name] = listed[name] * depth
     return list(zip(*listed.values(), strict=True))
