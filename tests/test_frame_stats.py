@@ -276,7 +276,7 @@ class TestBackend:
         )
 
     def test_why_not_triton_names_the_limit_that_is_passed(self) -> None:
-        pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+        pytest.importorskip("triton", minversion="3.3", reason="the kernels need Triton 3.3")
         with FakeTensorMode(), torch.device("cuda"):
             frames, columns = torch.empty(2, 3, 768), torch.empty(2, 5, 768)
             assert why_not_triton(frames, columns) is None
@@ -284,6 +284,15 @@ class TestBackend:
             assert "it computes in torch.float64" in why_not_triton(frames, columns.double())
             assert "frames have 10000 dimensions" in why_not_triton(torch.empty(2, 3, 10_000), columns)
             assert "there are 17 columns" in why_not_triton(frames, torch.empty(2, 17, 768))
+
+    def test_why_not_triton_says_what_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        triton = pytest.importorskip("triton", minversion="3.3", reason="the kernels need Triton 3.3")
+        with FakeTensorMode(), torch.device("cuda"):
+            frames, columns = torch.empty(2, 3, 768), torch.empty(2, 5, 768)
+            monkeypatch.setattr(triton, "__version__", "3.2.0")
+            assert "Triton is 3.2.0, and the kernels need 3.3" in why_not_triton(frames, columns)
+            monkeypatch.setattr("framealign.kernels.operator._HAS_TRITON", False)
+            assert "triton is not installed" in why_not_triton(frames, columns)
 
     def test_another_is_refused_with_the_choices(self) -> None:
         with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'eager', 'triton', got 'cuda'"):

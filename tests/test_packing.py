@@ -85,7 +85,8 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
 def test_the_shift_of_a_packed_softmax_gets_no_gradient() -> None:
     """It cancels, so its way back, through the maxima, would be work for nothing."""
     frames, cu_seqlens = torch.randn(5, 2, requires_grad=True), torch.tensor([0, 2, 5])
-    nodes, seen = [cls_attention(frames, torch.randn(2, 2), cu_seqlens=cu_seqlens).grad_fn], []
+    weights = cls_attention(frames, torch.randn(2, 2), cu_seqlens=cu_seqlens)  # kept, and with it its graph
+    nodes, seen = [weights.grad_fn], []
     while nodes:
         node = nodes.pop()
         seen.append(type(node).__name__)

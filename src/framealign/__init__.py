@@ -16,7 +16,7 @@ from framealign.pooling import (
 )
 from framealign.wav2vec2 import exact_under_padding
 
-__version__ = "0.2.0"
+__version__ = "1.0.0rc1"
 
 __all__ = [
     "AlignmentObjective",

@@ -22,7 +22,7 @@ def is_plain(module: nn.Module) -> bool:
         *(getattr(torch_module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward")),
         torch_module._global_backward_pre_hooks,
     )
-    return not any(hooks) and "forward" not in vars(module)
+    return not any(hooks) and "forward" not in module.__dict__
 
 
 def is_plain_linear(layer: object) -> TypeGuard[nn.Linear]:

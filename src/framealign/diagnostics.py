@@ -19,6 +19,16 @@ from framealign.layout import layout_of, masked_mean, mean
 from framealign.masking import frame_counts, zero_padding
 from framealign.pooling.pooled import Pooled, check_pooled
 
+__all__ = [
+    "Diagnostics",
+    "anchor_cosine",
+    "attention_entropy",
+    "diagnose",
+    "effective_frames",
+    "frame_agreement",
+    "frame_variance",
+]
+
 
 class Diagnostics(NamedTuple):
     """One value for each utterance, (batch,) each.

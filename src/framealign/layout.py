@@ -21,6 +21,10 @@ class Padded:
 
     cu_seqlens = None
 
+    mask: Tensor | None
+    batch: int
+    frame_shape: torch.Size
+
     def __init__(self, like: Tensor, mask: Tensor | None) -> None:
         self.mask, self.batch, self.frame_shape = mask, like.shape[0], like.shape[:2]
         self._counts = frame_counts(like, None) if mask is None else None
@@ -68,6 +72,12 @@ class Packed:
     """
 
     mask = None
+
+    cu_seqlens: Tensor
+    batch: int
+    frame_shape: torch.Size
+    counts: Tensor
+    utterance: Tensor
 
     def __init__(self, like: Tensor, cu_seqlens: Tensor) -> None:
         self.cu_seqlens, self.batch, self.frame_shape = cu_seqlens, cu_seqlens.shape[0] - 1, like.shape[:1]

@@ -1,7 +1,7 @@
 """Numbers of real frames, from what other frameworks say of padding; `lengths_to_mask` makes a mask of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,8 +10,17 @@ from framealign._checks import INTEGERS, check_integer, check_tensor
 from framealign._state import can_be_read
 
 
+class Array(Protocol):
+    """NumPy's, or another's that NumPy would take."""
+
+    def __array__(self) -> Any: ...
+
+
+Lengths = Tensor | Sequence[int] | Array
+
+
 def conv_lengths(
-    lengths: Tensor | Sequence[int] | Any,
+    lengths: Lengths,
     kernel: int | Sequence[int],
     stride: int | Sequence[int],
     padding: int | Sequence[int] = 0,
@@ -172,5 +181,5 @@ def layers(
             if len(value) != depth:
                 raise ValueError(f"`{name}` must have a value for each of the {depth} layers, got {len(value)}.")
         else:
-            listed[name] *= depth
+            listed[name] = listed[name] * depth
     return list(zip(*listed.values(), strict=True))

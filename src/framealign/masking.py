@@ -4,7 +4,6 @@ A mask is (batch, time) bool, True at real frames, in any pattern; None means th
 Padding is *written* over, never multiplied by zero: 0 * nan is nan.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,13 +12,13 @@ from torch import Tensor
 from framealign._checks import check_floating, check_mask
 from framealign._precision import compute_dtype
 from framealign._state import can_be_read
-from framealign.lengths import as_lengths
+from framealign.lengths import Lengths, as_lengths
 from framealign.segments import copy_real, segments_of_mask
 
 _WORTH_READING = 2**18  # bytes of frames from which a copy of the real ones is faster than a masked one
 
 
-def lengths_to_mask(lengths: Tensor | Sequence[int] | Any, max_length: int | None = None) -> Tensor:
+def lengths_to_mask(lengths: Lengths, max_length: int | None = None) -> Tensor:
     """Turn numbers of real frames into a mask.
 
     Args:

@@ -101,11 +101,16 @@ class GroupNormOfRealSteps(nn.GroupNorm):
     `lengths` (batch,) are numbers of real steps of what comes next, or None, where all are real.
     """
 
+    affine: bool
+    weight: nn.Parameter
+    bias: nn.Parameter
+    lengths: Tensor | None
+
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__(norm.num_groups, norm.num_channels, norm.eps, affine=False)
         self.affine, self.weight, self.bias = norm.affine, norm.weight, norm.bias
         self.train(norm.training)
-        self.lengths: Tensor | None = None
+        self.lengths = None
 
     def forward(self, input: Tensor) -> Tensor:
         if self.lengths is None:
@@ -138,6 +143,9 @@ class TellLengths:
 
     And writes zeros over the padding of the waveforms: NaN there would go into the gradients of the convolution.
     """
+
+    norm: GroupNormOfRealSteps | None
+    convolution: Any
 
     def __init__(self, norm: GroupNormOfRealSteps | None, convolution: Any) -> None:
         self.norm, self.convolution = norm, convolution

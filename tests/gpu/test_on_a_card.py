@@ -18,7 +18,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
     """The parts `right` and `silent`, and what they are told."""
-    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    pytest.importorskip("triton", minversion="3.3", reason="the kernels need Triton 3.3")
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2] / "benchmarks")])
     from on_gpu import right, silent
     from on_gpu.options import Options

@@ -95,4 +95,4 @@ def test_it_is_taken_for_packed_frames_on_a_device_alone(device: str, monkeypatc
         frames, columns, ends = torch.randn(13, DIM), torch.randn(3, 2, DIM), torch.zeros(4, dtype=torch.int32)
         chosen = operator._implementation(Request(frames, columns, cu_seqlens=ends, backend="eager"))
         assert chosen is (packed if device == "cuda" else eager)
-        assert operator._implementation(Request(frames[None], columns, backend="eager")) is eager
+        assert operator._implementation(Request(frames.unsqueeze(0), columns, backend="eager")) is eager

@@ -433,6 +433,21 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(manifest, tmp_path,
         assert (manifest.parent / "cache").is_dir()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "stage1:\n  class_path: subprocess.Popen\n  init_args:\n    args: [touch, ran]\n",
+        "!!python/object/apply:os.mkdir [ran]\n",
+        "data: !!python/object/apply:os.mkdir [ran]\n",
+    ],
+)
+def test_a_file_of_options_names_no_class_to_be_made(tmp_path, content):
+    (tmp_path / "c.yaml").write_text(content)
+    found = started("--corpus=emodb", "--config", "c.yaml", cwd=tmp_path)
+    assert found.returncode == 2
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_home_folder_of_nobody_is_refused(tmp_path):
     found = started("--corpus=emodb", "--data=~nobody-of-this-name/x", cwd=tmp_path)
     assert found.returncode == 2

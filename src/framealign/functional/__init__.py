@@ -8,10 +8,12 @@ from framealign.functional.emotional_attention import emotional_attention_loss
 from framealign.functional.frame_stats import frame_stats
 from framealign.functional.frame_utterance_alignment import frame_utterance_alignment_loss
 from framealign.functional.packing import pack, unpack
+from framealign.kernels.interface import FrameStats
 from framealign.layout import masked_mean
 from framealign.masking import lengths_to_mask, masked_softmax, zero_padding
 
 __all__ = [
+    "FrameStats",
     "alignment_objective",
     "attentive_pooling",
     "cls_attention",

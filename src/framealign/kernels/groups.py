@@ -31,6 +31,13 @@ class Group(NamedTuple):
 class Batch:
     """Frames in either layout, and the per-frame tensors beside them."""
 
+    in_one_group: bool
+    frames: Tensor
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+    dtype: torch.dtype
+    size: int
+
     def __init__(
         self, frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, dtype: torch.dtype, reads: int = 2
     ) -> None:

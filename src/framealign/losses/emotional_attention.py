@@ -61,6 +61,11 @@ class EmotionalAttentionLoss(nn.Module):
         torch.Size([])
     """
 
+    margin: float
+    beta: float
+    negative_margin: float | None
+    reduction: str
+
     def __init__(
         self,
         margin: float = DEFAULTS.margin,

@@ -64,6 +64,10 @@ class FrameUtteranceAlignmentLoss(nn.Module):
         torch.Size([])
     """
 
+    target: str
+    detach: str | None
+    reduction: str
+
     def __init__(
         self,
         *,

@@ -71,6 +71,14 @@ class AlignmentObjective(nn.Module):
         torch.Size([2, 4])
     """
 
+    margin: float
+    beta: float
+    negative_margin: float | None
+    eal_weight: float
+    fual_weight: float
+    target: str
+    detach: str | None
+    label_smoothing: float
     class_weights: Tensor | None
 
     def __init__(

@@ -15,6 +15,9 @@ from framealign.pooling.unpadded import unpad
 class FrameScorer(nn.Module):
     """One score for each frame: `w.tanh(V h + b)`, or `w.h` without a hidden layer."""
 
+    project: nn.Module
+    score: nn.Linear
+
     def __init__(self, dim: int, hidden_dim: int | None) -> None:
         super().__init__()
         check_integer("dim", dim, 1)
@@ -73,6 +76,10 @@ class AttentivePooling(nn.Module):
         >>> pool(torch.randn(2, 120, 256), mask).utterance.shape
         torch.Size([2, 256])
     """
+
+    dim: int
+    output_dim: int
+    scorer: FrameScorer
 
     def __init__(self, dim: int, hidden_dim: int | None = 128, *, backend: Backend = "auto") -> None:
         super().__init__()

@@ -45,6 +45,10 @@ class AttentiveStatisticsPooling(nn.Module):
         torch.Size([2, 512])
     """
 
+    dim: int
+    output_dim: int
+    scorer: FrameScorer
+
     def __init__(self, dim: int, hidden_dim: int | None = 128, *, backend: Backend = "auto") -> None:
         super().__init__()
         check_backend(backend, "the deviation around a mean takes a second read, and has no kernel")

@@ -60,6 +60,14 @@ class CLSSelfAttentionPooling(nn.Module):
         tensor(0)
     """
 
+    dim: int
+    output_dim: int
+    similarity: str
+    temperature: float
+    aggregate: str
+    encoder: Encoder
+    cls: nn.Parameter
+
     def __init__(
         self,
         dim: int,

@@ -23,6 +23,8 @@ class Encoder(nn.Module):
     `feedforward_dim=0` leaves out the feed-forward half, which that class cannot.
     """
 
+    layers: nn.ModuleList
+
     def __init__(
         self, dim: int, num_heads: int, depth: int, dropout: float, norm_first: bool, feedforward_dim: int | None
     ) -> None:
@@ -74,6 +76,11 @@ class Encoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    attention: "SelfAttention"
+    attention_norm: nn.LayerNorm
+    feedforward_norm: nn.LayerNorm
+    dropout: nn.Dropout
+
     def __init__(self, dim: int, num_heads: int, dropout: float, norm_first: bool, feedforward_dim: int) -> None:
         super().__init__()
         self.norm_first = norm_first
@@ -104,6 +111,11 @@ class EncoderLayer(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    num_heads: int
+    dropout: float
+    project_in: nn.Linear
+    project_out: nn.Linear
+
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout

@@ -42,7 +42,8 @@ class MeanPooling(nn.Module):
         check_backend(backend)
         if dim is not None:
             check_integer("dim", dim, 1)
-        self.dim, self.backend = dim, backend
+        self.dim = dim
+        self.backend = backend
 
     @property
     def output_dim(self) -> int:

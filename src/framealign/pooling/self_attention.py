@@ -48,6 +48,11 @@ class SelfAttentionPooling(nn.Module):
         torch.Size([2, 50, 64])
     """
 
+    dim: int
+    output_dim: int
+    encoder: Encoder
+    scorer: FrameScorer
+
     def __init__(
         self,
         dim: int,

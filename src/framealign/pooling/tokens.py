@@ -12,6 +12,9 @@ from framealign.pooling.unpadded import Unpadded, unpad
 class PaddedTokens:
     """The CLS is the first column."""
 
+    values: Tensor
+    layout: Padded
+
     def __init__(self, frames: Tensor, layout: Padded, cls: Tensor | None) -> None:
         values, mask = zero_padding(frames, layout.mask), layout.mask
         self._frames, self._first = layout, 0
@@ -32,6 +35,9 @@ class PaddedTokens:
 
 class PackedTokens:
     """The CLS is the row before the first frame of its utterance."""
+
+    values: Tensor
+    layout: Packed
 
     def __init__(self, frames: Tensor, layout: Packed, cls: Tensor | None) -> None:
         self._counts = layout.counts

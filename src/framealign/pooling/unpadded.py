@@ -12,6 +12,9 @@ _WORTH_PACKING = 0.9  # share of real frames below which leaving out the padding
 class Unpadded:
     """The real frames of a padded batch in a row, and the way back."""
 
+    frames: Tensor
+    layout: Packed
+
     def __init__(self, frames: Tensor, mask: Tensor, counts: Tensor) -> None:
         self._shape, self._real = mask.shape, mask.flatten().nonzero().squeeze(1)
         self.frames = frames.flatten(0, 1).index_select(0, self._real)
