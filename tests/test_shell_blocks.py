@@ -34,7 +34,7 @@ PAGES = sorted(
 BLOCK = re.compile(r"^ *```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S)
 INLINE = re.compile(r"`((?:python\s[^\s`]+|pip\sinstall)\s[^`]+)`")  # without an argument it only names a script
 EXTRAS = set(metadata("framealign").get_all("Provides-Extra"))
-OTHER_PROGRAMS = {"mkdocs", "mypy", "pytest", "ruff", "sox", "tensorboard"}
+OTHER_PROGRAMS = {"mkdocs", "mypy", "nox", "pytest", "ruff", "sox", "tensorboard"}
 
 
 def commands(text: str) -> list[list[str]]:

@@ -19,10 +19,13 @@ DOCS = ROOT / "docs"
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "RELEASING.md": "releasing.md",
+    "SECURITY.md": "security.md",
     "README.md": "source/readme.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/recipe/README.md": "recipe/code.md",
 }
+SOURCES = (".py", ".txt")  # that pages link to, and that become pages
 ORIGINS = {page: ROOT / origin for origin, page in PAGES.items()}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
@@ -36,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         target_of(link, file.src_uri)
         for file in files.documentation_pages()
         for link in LINK.findall(file.content_string)
-        if link.endswith(".py")
+        if link.endswith(SOURCES)
     }
     for source in sorted(linked):
         files.append(File.generated(config, site_path(source), content=source_page(source)))
@@ -66,7 +69,7 @@ def target_of(link: str, page: str) -> Path:
 def site_path(target: Path) -> str:
     """Where a file of the repository is on the site."""
     name = target.relative_to(ROOT).as_posix()
-    if target.suffix == ".py":
+    if target.suffix in SOURCES:
         return f"source/{name}.md"
     return PAGES.get(name, name.removeprefix("docs/"))
 
