@@ -22,7 +22,7 @@ def test_outputs_are_those_of_one_whole_run(path: Path) -> None:
     code = [cell for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
-        shown = [output for output in cell["outputs"] if output.get("name") == "stdout" or "image/png" in output["data"]]
+        shown = [o for o in cell["outputs"] if o.get("name") == "stdout" or "image/png" in o.get("data", {})]
         assert shown == cell["outputs"], source(cell)  # neither errors nor warnings
         assert bool(shown) == bool(SHOWS.search(source(cell))), source(cell)
 

@@ -1,4 +1,4 @@
-"""The code of the docs that takes what a training left: Python blocks below a comment that names this file, a notebook."""
+"""Code of the docs that takes what a training left: Python blocks below a comment that names this file; a notebook."""
 
 import re
 from itertools import product

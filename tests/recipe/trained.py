@@ -1,6 +1,5 @@
 """Model folders, as a training leaves them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ CLASSES = ("angry", "happy", "sad")
 
 
 def write_trained(
-    folder: Path, backbone: str = "tiny", pooling: str = "cls", classes: Sequence[str] = CLASSES
+    folder: Path, backbone: str = "tiny", pooling: str = "cls", classes: tuple[str, ...] = CLASSES
 ) -> None:
     torch.manual_seed(0)
     encoder = load_backbone(backbone)
@@ -22,6 +21,6 @@ def write_trained(
     model = EmotionModel(encoder, POOLINGS[pooling](encoder.dim, settings), len(classes))
     torch.nn.init.normal_(model.classifier.weight)  # so that frames and recordings differ in what they say
     description = Description(
-        "a system", backbone, pooling, tuple(classes), settings.frozen_layers, settings.layers, settings.num_heads, 1, 10, 4
+        "a system", backbone, pooling, classes, settings.frozen_layers, settings.layers, settings.num_heads, 1, 10, 4
     )
     write_model(folder, model, description, "")
