@@ -16,6 +16,13 @@ def source(cell: dict[str, Any]) -> str:
     return "".join(cell["source"])
 
 
+def prose(page: Path) -> str:
+    """The text of a page, or of what a notebook has between its code."""
+    if page.suffix != ".ipynb":
+        return page.read_text(encoding="utf-8")
+    return "\n\n".join(source(cell) for cell in read_notebook(page)["cells"] if cell["cell_type"] == "markdown")
+
+
 def run_notebook(name: str, **settings: object) -> dict[str, Any]:
     """What its code leaves; `settings` take the place of what the first cell sets under these names."""
     code = [source(cell) for cell in read_notebook(FOLDER / name)["cells"] if cell["cell_type"] == "code"]
