@@ -35,7 +35,7 @@ NAME = re.compile(r"<code>([^<\s]{1,32}|--[^<]{1,30})</code>")  # which style.cs
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, origin in ORIGINS.items():
         files.append(File.generated(config, page, abs_src_path=str(origin)))
-    for notebook in sorted(DOCS.rglob("*.ipynb")):
+    for notebook in sorted(DOCS.glob("notebooks/*.ipynb")):
         for path, content in notebook_page(notebook):
             files.append(File.generated(config, path, content=content))
     linked = {
