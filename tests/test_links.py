@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from notebooks import FOLDER, prose
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("src", "docs", "examples", "benchmarks", "tests")
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PAGES = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 FENCE = re.compile(r"^ *```.*?^ *```", re.M | re.S)
@@ -37,9 +40,9 @@ def leads_somewhere(page: Path, text: str, link: str) -> bool:
     return target.exists() and (not anchor or anchor in anchors(target.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    assert broken_links(page, page.read_text(encoding="utf-8")) == []
+    assert broken_links(page, prose(page)) == []
 
 
 @pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))

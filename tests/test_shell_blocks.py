@@ -16,6 +16,7 @@ from accelerate.commands.launch import launch_command_parser as accelerate_parse
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 from command_lines import read
+from notebooks import FOLDER, prose
 from recipe.command_line import check_options
 from recipe.errors import RecipeError
 from recipe.settings import Settings
@@ -29,12 +30,13 @@ PAGES = sorted(
             for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "examples/recipe/README.md")
         ),
         *(ROOT / "docs").rglob("*.md"),
+        *FOLDER.glob("*.ipynb"),
     ]
 )
 BLOCK = re.compile(r"^ *```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S)
 INLINE = re.compile(r"`((?:python\s[^\s`]+|pip\sinstall)\s[^`]+)`")  # without an argument it only names a script
 EXTRAS = set(metadata("framealign").get_all("Provides-Extra"))
-OTHER_PROGRAMS = {"mkdocs", "mypy", "nox", "pytest", "ruff", "sox", "tensorboard"}
+OTHER_PROGRAMS = {"jupyter", "mkdocs", "mypy", "nox", "pytest", "ruff", "sox", "tensorboard"}
 
 
 def commands(text: str) -> list[list[str]]:
@@ -54,7 +56,7 @@ def commands(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_are_right(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = prose(page)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # which the scripts set
     monkeypatch.chdir(tmp_path)
     for words in commands(text):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-for package in ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml"):
+for package in ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml", "nbconvert"):
     pytest.importorskip(package)
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +84,9 @@ def test_formulas_are_drawn_without_a_script(site: Path) -> None:
         ("recipe/code.html", "A tour"),
         ("source/examples/train_head.py.html", "AlignmentObjective"),
         ("modules/mean_pooling.html", "framealign.MeanPooling"),
+        ("emotion_over_time.html", 'href="notebooks/see_what_the_losses_do.html"'),
+        ("notebooks/see_what_the_losses_do.html", 'href="see_what_the_losses_do.ipynb" download'),
+        ("notebooks/emotion_over_time.html", "emotion_over_time_files/emotion_over_time_"),
     ],
 )
 def test_pages_have_what_they_are_for(site: Path, page: str, text: str) -> None:

@@ -1,18 +1,21 @@
-"""Hooks of mkdocs.yml: pages from files beside docs/, and formulas as MathML.
+"""Hooks of mkdocs.yml: pages from files beside docs/ and from notebooks, and formulas as MathML.
 
 On GitHub a page may link to any file of the repository. On the site those files become pages too, so that no such link
-leaves it. Browsers draw MathML by themselves, so that a formula needs no script.
+leaves it. A notebook becomes a page with the outputs that it was saved with: the plugin for them, mkdocs-jupyter, loads
+scripts from servers. Browsers draw MathML by themselves, so that a formula needs no script.
 """
 
 import html
 import os.path
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -35,6 +38,9 @@ NAME = re.compile(r"<code>([^<\s]{1,32}|--[^<]{1,30})</code>")  # which style.cs
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, origin in ORIGINS.items():
         files.append(File.generated(config, page, abs_src_path=str(origin)))
+    for notebook in sorted(DOCS.glob("notebooks/*.ipynb")):
+        for path, content in notebook_page(notebook):
+            files.append(File.generated(config, path, content=content))
     linked = {
         target_of(link, file.src_uri)
         for file in files.documentation_pages()
@@ -71,6 +77,8 @@ def site_path(target: Path) -> str:
     name = target.relative_to(ROOT).as_posix()
     if target.suffix in SOURCES:
         return f"source/{name}.md"
+    if target.suffix == ".ipynb":
+        return target.relative_to(DOCS).with_suffix(".md").as_posix()
     return PAGES.get(name, name.removeprefix("docs/"))
 
 
@@ -78,6 +86,17 @@ def source_page(source: Path) -> str:
     head = "---\nsearch: {exclude: true}\nhide: [navigation, toc]\n---\n"
     name = source.relative_to(ROOT).as_posix()
     return f"{head}# {name}\n\n~~~~python\n{source.read_text(encoding='utf-8')}~~~~\n"
+
+
+def notebook_page(notebook: Path) -> Iterator[tuple[str, str | bytes]]:
+    """A page, and the pictures that its code has drawn; each with its path on the site."""
+    page, pictures = Path(site_path(notebook)), f"{notebook.stem}_files"
+    names = {"unique_key": notebook.stem, "output_files_dir": pictures}
+    markdown, found = MarkdownExporter().from_filename(str(notebook), resources=names)
+    link = f'<a href="{notebook.name}" download>This page as a notebook</a>'
+    yield page.as_posix(), f"{markdown.replace('![png](', '![What this code draws](')}\n\n{link}\n"
+    for path, picture in found["outputs"].items():
+        yield (page.parent / path).as_posix(), picture
 
 
 def mathml(match: re.Match[str]) -> str:
