@@ -97,6 +97,8 @@ def comparison(results: RunResults, best: System) -> str:
         ]
         ua = [np.mean([result.scores.ua for result in results.of(system)]) for system in (best, baseline)]
         lines.append(f"- minus {other}: UA {100 * (ua[0] - ua[1]):+.1f}, {', '.join(parts)} points")
+    if not lines:
+        return f"Chosen on validation: **{best.name}**. What it would be compared with is not finished."
     return "\n".join(
         [f"Chosen on validation: **{best.name}**. On test, with 95 % intervals over speakers:", "", *lines]
     )

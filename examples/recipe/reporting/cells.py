@@ -8,7 +8,7 @@ from recipe.reporting.results import deviation
 from recipe.training.result import Result
 
 # framealign's diagnostics that the losses move
-WATCHED = ["cosine to the CLS", "frame variance", "frames that agree"]
+WATCHED = ["cosine to the anchor", "frame variance", "frames that agree"]
 
 
 def watched(found: Sequence[Result]) -> list[str]:
