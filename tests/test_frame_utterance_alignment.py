@@ -67,7 +67,16 @@ def test_a_linear_classifier_gives_the_utterance_the_mean_of_the_frames_logits(p
 
 
 class TestExtremes:
-    @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e4), (torch.float16, 6e4), (torch.bfloat16, 1e4)])
+    @pytest.mark.parametrize(
+        ("dtype", "size"),
+        [
+            *((dtype, 1e4) for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)),
+            (torch.float16, torch.finfo(torch.float16).max),
+            # of which the gap is the largest number
+            *((dtype, torch.finfo(dtype).max / 2) for dtype in (torch.float64, torch.float32, torch.bfloat16)),
+        ],
+        ids=str,
+    )
     @pytest.mark.parametrize("target", ["utterance", "frames"])
     def test_opposite_certainties_cost_the_gap_of_the_logits(
         self, target: str, dtype: torch.dtype, size: float
@@ -76,12 +85,34 @@ class TestExtremes:
         frame_logits = torch.tensor([[[size, -size]]], dtype=dtype, requires_grad=True)
         utterance_logits = torch.tensor([[-size, size]], dtype=dtype, requires_grad=True)
         loss = FrameUtteranceAlignmentLoss(target=target)(frame_logits, utterance_logits)
-        assert loss.dtype == torch.float32
-        assert_close(loss, 2 * torch.tensor(size, dtype=dtype).float())
+        assert loss.dtype == torch.promote_types(dtype, torch.float32)
+        assert_close(loss, 2 * torch.tensor(size, dtype=dtype).to(loss.dtype))
         loss.backward()
         sign = 1 if target == "utterance" else -1
         follower = (frame_logits if target == "utterance" else utterance_logits).grad.flatten()
         assert_close(follower, [1.0, -1.0] if sign == 1 else [-1.0, 1.0])
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("target", ["utterance", "frames"])
+    def test_logits_at_the_limit_of_the_dtype_are_no_nan(self, target: str, dtype: torch.dtype) -> None:
+        """Their difference is beyond it: log_softmax gives -inf, and 0 * -inf is nan."""
+        limit = torch.finfo(dtype).max
+        loss = FrameUtteranceAlignmentLoss(target=target)
+        sure, other = torch.tensor([[limit, -limit]], dtype=dtype), torch.tensor([[-limit, limit]], dtype=dtype)
+        wide = torch.finfo(torch.promote_types(dtype, torch.float32))
+        for frame_logits, logits, gap in ((sure, sure, 0.0), (sure, other, min(2 * limit, wide.max))):
+            leaves = [frame_logits[None].clone().requires_grad_(), logits.clone().requires_grad_()]
+            value = loss(*leaves)
+            assert_close(value, gap)
+            assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value, leaves))
+            assert_close(torch.func.vmap(loss)(frame_logits[None, None], logits[None])[0], gap)
+
+    def test_a_class_ruled_out_everywhere_by_minus_infinity_costs_nothing(self) -> None:
+        frame_logits, logits = torch.randn(2, 3, 4), torch.randn(2, 4)
+        ruled_out = torch.tensor([False, False, True, False])
+        loss = FrameUtteranceAlignmentLoss()
+        found = loss(*(values.masked_fill(ruled_out, -torch.inf) for values in (frame_logits, logits)))
+        assert_close(found, loss(frame_logits[..., ~ruled_out], logits[:, ~ruled_out]))
 
     def test_a_class_that_no_frame_believes_in_is_no_infinity(self) -> None:
         """`sum a p` underflows to 0 there in the linear domain, and its logarithm to -inf."""

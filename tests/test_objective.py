@@ -165,7 +165,9 @@ class TestAnchor:
             AlignmentObjective(eal_weight=0)(pooled, LABELS[:2], nn.Linear(2 * DIM, CLASSES))
 
 
-@pytest.mark.parametrize("classifier", [nn.Linear(DIM, CLASSES), nn.Sequential(nn.Linear(DIM, CLASSES))], ids=str)
+@pytest.mark.parametrize(
+    "classifier", [nn.Linear(DIM, CLASSES), nn.Sequential(nn.Linear(DIM, CLASSES))], ids=["read", "called"]
+)
 def test_junk_in_the_padding_of_a_hand_made_pooled_changes_no_bit(pooled: Pooled, classifier: nn.Module) -> None:
     """The poolings here write zeros there, and for the CLS of an utterance without frames; another's may not."""
     leaf = Pooled(*(value.detach() for value in pooled))
