@@ -224,3 +224,32 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
         loss(frame_logits, logits, None, torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"`mask` must have shape .* = \(2, 3\) to match `frame_logits`, got \(2, 4\)"):
         loss(frame_logits, logits, None, torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"`utterance_logits` must have shape \(batch, classes\), got \(4,\)"):
+        loss(frame_logits, logits[0])
+    with pytest.raises(ValueError, match=r"`utterance_logits` must have shape \(batch, classes\) = \(2, 4\) to match"):
+        loss(frame_logits, logits[:1])
+    for refuse in (
+        lambda: FrameUtteranceAlignmentLoss(backend="triton"),
+        lambda: frame_utterance_alignment_loss(frame_logits, logits, backend="triton"),
+    ):
+        with pytest.raises(RuntimeError, match=r"cannot run: this loss reads no frames, only their logits, and has no"):
+            refuse()
+    with pytest.raises(ValueError, match=r"`frame_logits` must have shape \(frames, classes\), got \(2, 3, 4\)"):
+        loss(frame_logits, logits, cu_seqlens=torch.tensor([0, 3, 6]))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+@pytest.mark.parametrize("target", ["utterance", "frames"])
+def test_padding_and_an_empty_utterance_send_back_zero_on_every_path(target: str, size: float) -> None:
+    """Where averages are read, where they would vanish, and where every derivative is asked for."""
+    mask = MASKS["an empty utterance"]
+    frame_logits, logits = size * torch.randn(*mask.shape, 3), size * torch.randn(len(mask), 3)
+    junk = frame_logits.masked_fill(~mask[..., None], torch.nan)
+    loss = FrameUtteranceAlignmentLoss(target=target)
+    every = torch.func.grad(lambda *values: loss(*values, None, mask), argnums=(0, 1))
+    for values in (frame_logits, junk):
+        leaves = [values.clone().requires_grad_(), logits.clone().requires_grad_()]
+        for found in (torch.autograd.grad(loss(*leaves, None, mask), leaves), every(values, logits)):
+            assert all(gradient.isfinite().all() for gradient in found)
+            assert not found[0][~mask].any()
+            assert not found[1][1].any()
