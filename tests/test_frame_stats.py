@@ -1,5 +1,7 @@
 """The primitive: its values and gradients on every path, and the operator that PyTorch knows."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor, library
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cases import DIM, MASKS, assert_close, assert_equal
-from framealign.functional import frame_stats, pack
+from cases import DIM, LOSSES, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, run
+from framealign import (
+    AlignmentObjective,
+    AttentiveStatisticsPooling,
+    FrameUtteranceAlignmentLoss,
+    MaxPooling,
+    MeanPooling,
+    StatisticsPooling,
+)
+from framealign.functional import cls_attention, emotional_attention_loss, frame_stats, pack
 from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
 from framealign.kernels.interface import FrameStats, Request, Saved
@@ -266,6 +276,9 @@ def test_nan_in_a_real_frame_is_not_hidden() -> None:
     assert not stats.pooled[1].isnan().any()
 
 
+WITHOUT_KERNEL = MaxPooling, StatisticsPooling, AttentiveStatisticsPooling, FrameUtteranceAlignmentLoss
+
+
 class TestBackend:
     FRAMES, COLUMNS = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM)
 
@@ -274,6 +287,42 @@ class TestBackend:
             RuntimeError, match=r'`backend="triton"` cannot run: frames are on cpu, and the kernels run'
         ):
             frame_stats(self.FRAMES, self.COLUMNS, backend="triton")
+
+    @pytest.mark.parametrize(
+        "case",
+        [case for case in one_of_each([*POOLINGS, *LOSSES]) if case.module not in WITHOUT_KERNEL],
+        ids=str,
+    )
+    def test_every_module_hands_it_on(self, case: Case) -> None:
+        module = case.module(**case.options, backend="triton").double()
+        for arguments in (
+            {"mask": MASKS["ragged"]},
+            {"mask": None, "cu_seqlens": torch.tensor([0, 5, 5, 9, 20], dtype=torch.int32)},
+        ):
+            inputs = make_inputs(case, MASKS["ragged"])
+            if arguments["mask"] is None:
+                inputs["frames"] = inputs["frames"].flatten(0, 1)
+            with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+                run(module, inputs, **arguments)
+
+    @pytest.mark.parametrize("case", [case for case in POOLINGS if case.module not in WITHOUT_KERNEL], ids=str)
+    def test_embed_hands_it_on(self, case: Case) -> None:
+        module = case.module(**case.options, backend="triton")
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+            module.embed(self.FRAMES)
+
+    @pytest.mark.parametrize("function", [cls_attention, emotional_attention_loss])
+    @pytest.mark.parametrize("options", [{}, {"similarity": "cosine"}], ids=str)
+    def test_every_function_hands_it_on(self, function: Callable[..., object], options: dict[str, str]) -> None:
+        if function is emotional_attention_loss:
+            options = {}
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+            function(self.FRAMES, self.COLUMNS[:, 0], backend="triton", **options)
+
+    def test_an_objective_hands_it_on(self) -> None:
+        pooled = MeanPooling()(self.FRAMES)
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+            AlignmentObjective(backend="triton")(pooled, torch.tensor([0, 1]), torch.nn.Linear(DIM, 3))
 
     def test_auto_is_eager_on_the_cpu(self) -> None:
         assert_equal(

@@ -143,14 +143,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("size", [1.0, 1e3])
+@pytest.mark.parametrize("size", [1.0, 100.0])
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_each_function_gives_of_packed_frames_what_it_gives_of_padded_ones(
     function: Callable[..., Any], size: float
 ) -> None:
     """Scores far apart too: no softmax overflows."""
     mask = MASKS["an empty utterance"]
-    frames, scores = torch.randn(*mask.shape, 6), size * torch.randn(mask.shape)
+    frames, scores = size * torch.randn(*mask.shape, 6), size * torch.randn(mask.shape)
     packed, cu_seqlens = pack(frames, mask)
     padded_results, results = function(frames, scores, mask=mask), function(packed, scores[mask], cu_seqlens=cu_seqlens)
     if isinstance(results, Tensor):

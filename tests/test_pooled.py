@@ -9,6 +9,7 @@ from torch import nn
 
 from cases import DIM, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, oracle, run
 from framealign import MaxPooling, MeanPooling, Pooled, StatisticsPooling
+from framealign.functional import pack
 
 each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
 
@@ -59,6 +60,18 @@ def test_twenty_thousand_frames_pool_as_the_real_ones_alone(case: Case) -> None:
     long, short = run(module, {"frames": frames}, mask), run(module, {"frames": frames[:, ::400]}, None)
     assert_close(long["utterance"], short["utterance"])
     assert_close(long["weights"][:, ::400], short["weights"])
+
+
+@each_pooling
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_vectors_have_the_dtype_of_the_frames_and_weights_float32_at_least(case: Case, dtype: torch.dtype) -> None:
+    module, mask = case.build(dtype), MASKS["an empty utterance"]
+    frames = torch.randn(*mask.shape, DIM, dtype=dtype)
+    packed, cu_seqlens = pack(frames, mask)
+    for pooled in (module(frames, mask), module(packed, cu_seqlens=cu_seqlens)):
+        assert pooled.weights.dtype == torch.promote_types(dtype, torch.float32)
+        assert {value.dtype for value in (pooled.utterance, pooled.frames, pooled.cls) if value is not None} == {dtype}
+    assert module.embed(frames, mask).dtype == module.embed(packed, cu_seqlens=cu_seqlens).dtype == dtype
 
 
 @each_pooling
