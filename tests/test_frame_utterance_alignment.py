@@ -179,6 +179,16 @@ def test_the_average_over_twenty_thousand_frames_loses_no_digits() -> None:
     assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits), (p * (p / q).log()).sum())
 
 
+@pytest.mark.parametrize("wide", range(3), ids=["frames", "utterance", "weights"])
+def test_computes_in_the_widest_dtype(wide: int) -> None:
+    arguments = [torch.randn(3, 4, 5), torch.randn(3, 5), torch.full((3, 4), 0.25)]  # whose division rounds nothing
+    expected = FrameUtteranceAlignmentLoss()(*(value.double() for value in arguments))
+    arguments[wide] = arguments[wide].double()
+    found = FrameUtteranceAlignmentLoss()(*arguments)
+    assert found.dtype == torch.float64
+    assert_close(found, expected)
+
+
 def test_strided_inputs_give_what_contiguous_ones_give() -> None:
     frame_logits, utterance_logits = torch.randn(3, 5, 4), torch.randn(3, 4)
     transposed = frame_logits.transpose(0, 1).contiguous().transpose(0, 1)

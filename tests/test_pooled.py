@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cases import DIM, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, oracle, run
-from framealign import MaxPooling, MeanPooling, Pooled, StatisticsPooling
+from framealign import AttentiveStatisticsPooling, MaxPooling, MeanPooling, Pooled, StatisticsPooling
 from framealign.functional import pack
 
 each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
@@ -63,15 +63,30 @@ def test_twenty_thousand_frames_pool_as_the_real_ones_alone(case: Case) -> None:
 
 
 @each_pooling
+@pytest.mark.parametrize("mask", [MASKS["an empty utterance"], MASKS["no time"]], ids=["frames", "no time"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-def test_vectors_have_the_dtype_of_the_frames_and_weights_float32_at_least(case: Case, dtype: torch.dtype) -> None:
-    module, mask = case.build(dtype), MASKS["an empty utterance"]
-    frames = torch.randn(*mask.shape, DIM, dtype=dtype)
+def test_vectors_have_the_dtype_of_the_frames_and_weights_float32_at_least(
+    case: Case, dtype: torch.dtype, mask: Tensor
+) -> None:
+    module, frames = case.build(dtype), torch.randn(*mask.shape, DIM, dtype=dtype)
     packed, cu_seqlens = pack(frames, mask)
-    for pooled in (module(frames, mask), module(packed, cu_seqlens=cu_seqlens)):
+    for arguments in ({"frames": frames, "mask": mask}, {"frames": packed, "cu_seqlens": cu_seqlens}):
+        pooled, embedded = module(**arguments), module.embed(**arguments)
         assert pooled.weights.dtype == torch.promote_types(dtype, torch.float32)
-        assert {value.dtype for value in (pooled.utterance, pooled.frames, pooled.cls) if value is not None} == {dtype}
-    assert module.embed(frames, mask).dtype == module.embed(packed, cu_seqlens=cu_seqlens).dtype == dtype
+        vectors = (embedded, *pooled._replace(weights=None))
+        assert {value.dtype for value in vectors if value is not None} == {dtype}
+        assert_close(embedded, pooled.utterance)
+
+
+@pytest.mark.parametrize("pooling", [MaxPooling, StatisticsPooling, AttentiveStatisticsPooling])
+def test_a_pooling_without_a_kernel_says_why_triton_cannot_run_it(pooling: type[nn.Module]) -> None:
+    why = (
+        "a maximum has no kernel"
+        if pooling is MaxPooling
+        else "the deviation around a mean takes a second read, and has"
+    )
+    with pytest.raises(RuntimeError, match=rf'`backend="triton"` cannot run: {why}'):
+        pooling(DIM, backend="triton")
 
 
 @each_pooling
@@ -144,6 +159,8 @@ def test_each_refusal_says_what_was_expected_and_what_came(
     arguments, error, message = refused
     with pytest.raises(error, match=re.escape(message)):
         case.module(**case.options)(*arguments)
+    with pytest.raises(error, match=re.escape(message)):
+        case.module(**case.options).embed(*arguments)
 
 
 @pytest.mark.parametrize("pooling", [MeanPooling, MaxPooling, StatisticsPooling])
