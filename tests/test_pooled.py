@@ -78,6 +78,17 @@ def test_vectors_have_the_dtype_of_the_frames_and_weights_float32_at_least(
         assert_close(embedded, pooled.utterance)
 
 
+@each_pooling
+def test_a_little_padding_is_read_no_more_than_much(case: Case) -> None:
+    """Of which the real frames are not copied out first."""
+    module, mask = case.build(), torch.ones(4, 5, dtype=torch.bool)
+    mask[1, 4] = False
+    frames = torch.randn(*mask.shape, DIM, dtype=torch.float64)
+    clean, junk = (frames.masked_fill(~mask[..., None], value) for value in (0.0, torch.nan))
+    assert_equal(module(junk, mask), module(clean, mask))
+    assert_equal(module.embed(junk, mask), module.embed(clean, mask))
+
+
 @pytest.mark.parametrize("pooling", [MaxPooling, StatisticsPooling, AttentiveStatisticsPooling])
 def test_a_pooling_without_a_kernel_says_why_triton_cannot_run_it(pooling: type[nn.Module]) -> None:
     why = (
