@@ -89,6 +89,14 @@ def test_a_little_padding_is_read_no_more_than_much(case: Case) -> None:
     assert_equal(module.embed(junk, mask), module.embed(clean, mask))
 
 
+@each_pooling
+def test_autocast_keeps_the_dtype_of_the_frames(case: Case) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled = case.build(torch.float32)(torch.randn(2, 3, DIM).bfloat16())
+    vectors = pooled.utterance, pooled.frames, pooled.cls
+    assert {value.dtype for value in vectors if value is not None} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("pooling", [MaxPooling, StatisticsPooling, AttentiveStatisticsPooling])
 def test_a_pooling_without_a_kernel_says_why_triton_cannot_run_it(pooling: type[nn.Module]) -> None:
     why = (
