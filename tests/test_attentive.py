@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
-from framealign import AttentivePooling
+from framealign import AttentivePooling, MeanPooling
 from framealign.functional import attentive_pooling
 
 
@@ -11,6 +11,16 @@ from framealign.functional import attentive_pooling
 @pytest.mark.parametrize("case", cases_of(AttentivePooling), ids=str)
 def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
     assert_matches_oracle(case, mask)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("case", cases_of(AttentivePooling, MeanPooling), ids=str)
+def test_many_frames_give_what_few_do(case: Case, mask: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which the real ones are listed, and no other is read."""
+    monkeypatch.setattr("framealign.kernels.attentive._WORTH_INDEXING", -1)
+    assert_matches_oracle(case, mask)
+    if len(mask) > 1:
+        assert_matches_oracle(case, torch.ones_like(mask))
 
 
 def test_by_default_128_hidden_units_score_and_the_width_is_kept() -> None:

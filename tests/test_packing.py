@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import MASKS, assert_close, assert_equal
-from framealign import lengths_to_mask
+from framealign import AlignmentObjective, MeanPooling, lengths_to_mask
 from framealign.functional import (
     alignment_objective,
     attentive_pooling,
@@ -137,6 +137,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "frame_utterance_alignment_loss": lambda frames, scores, **layout: frame_utterance_alignment_loss(
         frames, SHARED, scores.sigmoid(), **layout
     ),
+    "AlignmentObjective": lambda frames, _, **layout: AlignmentObjective()(
+        MeanPooling()(frames, **layout), torch.arange(4), lambda vectors: vectors @ SHARED.T, **layout
+    ),
     "alignment_objective": lambda frames, _, **layout: alignment_objective(
         frames, SHARED, torch.arange(4), SHARED[:, :6], **layout
     ),
@@ -166,7 +169,7 @@ def test_weighted_statistics_are_computed_in_the_widest_dtype(dtype: torch.dtype
     more = {} if layout == "padded" else {"cu_seqlens": torch.tensor([0, 5, 10])}
     if layout == "packed":
         frames, weights = frames.flatten(0, 1), weights.flatten()
-    for of_frames, of_weights in ((dtype, torch.float16), (torch.float16, dtype)):
+    for of_frames, of_weights in ((dtype, torch.float16), (torch.float16, dtype), (torch.float32, dtype)):
         given = frames.to(of_frames), weights.to(of_weights)
         wide = torch.promote_types(dtype, torch.float32)
         found = weighted_statistics(*given, **more)

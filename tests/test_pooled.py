@@ -90,6 +90,24 @@ def test_a_little_padding_is_read_no_more_than_much(case: Case) -> None:
 
 
 @each_pooling
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_without_gradients_and_through_a_hook_embed_gives_the_same(case: Case, layout: str) -> None:
+    """The first takes a shorter way; for the second the module is called as a whole."""
+    module, mask = case.build(), MASKS["an empty utterance"]
+    frames = torch.randn(*mask.shape, DIM, dtype=torch.float64)
+    packed, cu_seqlens = pack(frames, mask)
+    arguments = {"frames": frames, "mask": mask} if layout == "padded" else {"frames": packed, "cu_seqlens": cu_seqlens}
+    expected = module(**arguments)
+    with torch.no_grad():
+        assert_equal(module(**arguments).utterance, expected.utterance)
+        assert_close(module.embed(**arguments), expected.utterance)
+    called = []
+    module.register_forward_hook(lambda *_: called.append(True))
+    assert_close(module.embed(**arguments), expected.utterance)
+    assert len(called) == (case.module not in (MaxPooling, MeanPooling, StatisticsPooling))
+
+
+@each_pooling
 def test_autocast_keeps_the_dtype_of_the_frames(case: Case) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         pooled = case.build(torch.float32)(torch.randn(2, 3, DIM).bfloat16())
