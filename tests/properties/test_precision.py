@@ -139,6 +139,8 @@ def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> N
     anchor, exact = frames[:, 0], frames.double()
     loss = EmotionalAttentionLoss()(frames, anchor)
     assert_close(loss, EmotionalAttentionLoss()(exact, exact[:, 0]))
+    apart, labels = EmotionalAttentionLoss(negative_margin=0.1), torch.tensor([0, 1])
+    assert_close(apart(frames, anchor, None, labels), apart(exact, exact[:, 0], None, labels))
     assert_close(anchor_cosine(frames, anchor), anchor_cosine(exact, exact[:, 0]))
     assert_close(cls_attention(frames, anchor), cls_attention(exact, exact[:, 0]))
     weights = torch.full((2, 7), 1 / 7)
