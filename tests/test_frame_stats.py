@@ -228,6 +228,16 @@ def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
     assert torch.autograd.gradgradcheck(function, tuple(inputs.values()))
 
 
+@pytest.mark.parametrize("columns", [None, torch.randn(2, 0, DIM).double()], ids=["none", "of length zero"])
+def test_packed_frames_without_columns_have_every_derivative_too(columns: Tensor | None) -> None:
+    frames, cu_seqlens = torch.randn(5, DIM).double(), torch.tensor([0, 2, 5])
+    function = lambda frames: frame_stats(frames, columns, norms=True, cu_seqlens=cu_seqlens)[:2]  # noqa: E731
+    (dots, norms), (_, slopes) = torch.func.jvp(function, (frames,), (frames,))
+    assert dots.shape == (5, 0)
+    assert_close(norms, frames.norm(dim=1))
+    assert_close(slopes, norms)
+
+
 def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     inputs = make(MASKS["holes"], OPTIONS["all"])
     stats = frame_stats(inputs["frames"].detach(), inputs["columns"], MASKS["holes"], norms=True)
