@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from torch import Tensor, library
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cases import DIM, LOSSES, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, run
+from cases import (
+    DIM,
+    LOSSES,
+    MASKS,
+    POOLINGS,
+    Case,
+    assert_close,
+    assert_equal,
+    make_inputs,
+    make_mask,
+    one_of_each,
+    run,
+)
 from framealign import (
     AlignmentObjective,
     AttentiveStatisticsPooling,
@@ -245,6 +257,20 @@ def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     stats = frame_stats(inputs["frames"], inputs["columns"].detach(), MASKS["holes"], norms=True)
     (gradient,) = torch.autograd.grad(stats.dots.sum(), inputs["frames"])
     assert_close(gradient, (inputs["columns"].sum(1)[:, None] * MASKS["holes"][..., None]).detach())
+
+
+def test_frames_alone_learn_where_nothing_else_does_and_the_rest_where_they_do_not() -> None:
+    mask = make_mask(["#....", ".....", "##..."])  # much padding, which is left out
+    inputs = make(mask, OPTIONS["attend by logits"])
+    constant = {name: value.detach() for name, value in inputs.items()}
+    frames = inputs["frames"]
+    stats = frame_stats(frames, constant["columns"], mask, logits=constant["logits"], attend=True)
+    (gradient,) = torch.autograd.grad(stats.pooled.sum(), frames)
+    assert_close(gradient, stats.weights[..., None].expand_as(frames))
+    stats = frame_stats(constant["frames"], inputs["columns"], mask, norms=True)
+    (gradient,) = torch.autograd.grad(stats.dots.sum(), inputs["columns"])
+    sums = constant["frames"].masked_fill(~mask[..., None], 0.0).sum(dim=1, keepdim=True)
+    assert_close(gradient, sums.expand_as(gradient))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
