@@ -166,7 +166,7 @@ def pooled_alone(
         zeros = {name: torch.zeros_like(value.detach()) for name, value in of_a_frame.items()}
         return zeros | {"weights": zeros["weights"][:0], "frames": frames}
 
-    *pooled, nothing = map(pool, [*entries["frames"], torch.zeros(0, DIM, dtype=torch.float64)])
+    *pooled, nothing = map(pool, [*entries["frames"], torch.zeros(0, DIM, dtype=dtype_of(entries["frames"]))])
     rows = {name: [item[name] for item in pooled] for name in nothing}
     return {
         name: found if _is_per_frame(name) else torch.stack([*found, nothing[name]])[:-1]
@@ -225,7 +225,7 @@ def one_pass_alone(
     temperature: float = 0.1,
     **options: Any,
 ) -> dict[str, Tensor]:
-    zeros = torch.zeros(DIM, dtype=torch.float64)
+    zeros = torch.zeros(DIM, dtype=dtype_of(entries["frames"]))
     pooled = [
         reference.attend_to_cls(frames, cls, similarity, temperature)
         if len(frames)
@@ -235,6 +235,11 @@ def one_pass_alone(
     utterances = torch.stack([*(item["utterance"] for item in pooled), zeros])[:-1]
     terms = reference.objective(pooled, labels, module.classifier, **options)
     return terms | {"logits": module.classifier(utterances)}
+
+
+def dtype_of(rows: list[Tensor]) -> torch.dtype:
+    """float64, in which the oracle computes, unless it is asked for plain PyTorch in another."""
+    return rows[0].dtype if rows else torch.float64
 
 
 def _terms(objective: framealign.Objective) -> dict[str, Tensor]:
@@ -439,7 +444,7 @@ def oracle(case: Case, module: nn.Module, inputs: Mapping[str, Tensor], mask: Te
     sizes = {"b": mask.shape[0], "t": mask.shape[1], "d": DIM}
     for name, value in expected.items():
         if isinstance(value, list):
-            padded = torch.zeros([sizes[axis] for axis in SHAPES[name]], dtype=torch.float64)
+            padded = torch.zeros([sizes[axis] for axis in SHAPES[name]], dtype=dtype_of(value))
             for i, found in enumerate(value):
                 padded = padded.index_put((torch.tensor(i), rows[i]), found)
             expected[name] = padded

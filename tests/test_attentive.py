@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
-from framealign import AttentivePooling
+from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of, make_inputs, run
+from framealign import AttentivePooling, MeanPooling
 from framealign.functional import attentive_pooling
 
 
@@ -11,6 +11,18 @@ from framealign.functional import attentive_pooling
 @pytest.mark.parametrize("case", cases_of(AttentivePooling), ids=str)
 def test_values_and_gradients_equal_the_reference(case: Case, mask: Tensor) -> None:
     assert_matches_oracle(case, mask)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("case", cases_of(AttentivePooling, MeanPooling), ids=str)
+def test_many_frames_give_what_few_do(case: Case, mask: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which the real ones are listed, and no other is read."""
+    module, inputs = case.build(), make_inputs(case, mask)
+    without_mask = run(module, inputs, None)
+    monkeypatch.setattr("framealign.kernels.attentive._WORTH_INDEXING", 0)
+    monkeypatch.setattr("framealign.kernels.groups._GROUP_BYTES", 0)
+    assert_matches_oracle(case, mask)
+    assert_close(run(module, inputs, None), without_mask)
 
 
 def test_by_default_128_hidden_units_score_and_the_width_is_kept() -> None:

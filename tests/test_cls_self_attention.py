@@ -46,6 +46,8 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
         CLSSelfAttentionPooling(8, temperature=0)
     with pytest.raises(ValueError, match=r"`temperature` must be a finite number .* got nan"):
         cls_attention(torch.ones(1, 2, 3), torch.ones(1, 3), temperature=float("nan"))
+    with pytest.raises(ValueError, match=r"`cls` must have shape \(batch, dim\), got \(3,\)"):
+        cls_attention(torch.randn(1, 2, 3), torch.randn(3))
     with pytest.raises(ValueError, match=r"`cls` must have shape \(batch, dim\) = \(1, 3\) to match `frames`, got"):
         cls_attention(torch.ones(1, 2, 3), torch.ones(1, 2))
     with pytest.raises(TypeError, match=r"`cls` must be a tensor of shape .*, got NoneType"):

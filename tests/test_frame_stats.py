@@ -1,5 +1,7 @@
 """The primitive: its values and gradients on every path, and the operator that PyTorch knows."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +9,28 @@ from hypothesis import strategies as st
 from torch import Tensor, library
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cases import DIM, MASKS, assert_close, assert_equal
-from framealign.functional import frame_stats, pack
+from cases import (
+    DIM,
+    LOSSES,
+    MASKS,
+    POOLINGS,
+    Case,
+    assert_close,
+    assert_equal,
+    make_inputs,
+    make_mask,
+    one_of_each,
+    run,
+)
+from framealign import (
+    AlignmentObjective,
+    AttentiveStatisticsPooling,
+    FrameUtteranceAlignmentLoss,
+    MaxPooling,
+    MeanPooling,
+    StatisticsPooling,
+)
+from framealign.functional import cls_attention, emotional_attention_loss, frame_stats, pack
 from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
 from framealign.kernels.interface import FrameStats, Request, Saved
@@ -202,7 +224,12 @@ def test_the_gradients_of_the_operator_are_those_that_tracing_was_promised(
     saved = Saved(frames, columns, *outputs[1:], mask, None, attend, has_logits)
     gradients = [torch.ones_like(value) for value in outputs]
     arguments = (*saved, *gradients, True, everything, everything and has_logits)
-    library.opcheck(backward_operator, arguments, test_utils="test_faketensor")
+    library.opcheck(backward_operator, arguments)
+
+
+def test_pytorch_checks_every_operator_above() -> None:
+    names = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name.startswith("framealign::")}
+    assert names == {op._qualname for op in (operator, backward_operator)}
 
 
 def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
@@ -213,6 +240,16 @@ def test_second_derivatives_and_forward_mode_take_the_definition() -> None:
     assert torch.autograd.gradgradcheck(function, tuple(inputs.values()))
 
 
+@pytest.mark.parametrize("columns", [None, torch.randn(2, 0, DIM).double()], ids=["none", "of length zero"])
+def test_packed_frames_without_columns_have_every_derivative_too(columns: Tensor | None) -> None:
+    frames, cu_seqlens = torch.randn(5, DIM).double(), torch.tensor([0, 2, 5])
+    function = lambda frames: frame_stats(frames, columns, norms=True, cu_seqlens=cu_seqlens)[:2]  # noqa: E731
+    (dots, norms), (_, slopes) = torch.func.jvp(function, (frames,), (frames,))
+    assert dots.shape == (5, 0)
+    assert_close(norms, frames.norm(dim=1))
+    assert_close(slopes, norms)
+
+
 def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     inputs = make(MASKS["holes"], OPTIONS["all"])
     stats = frame_stats(inputs["frames"].detach(), inputs["columns"], MASKS["holes"], norms=True)
@@ -220,6 +257,20 @@ def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     stats = frame_stats(inputs["frames"], inputs["columns"].detach(), MASKS["holes"], norms=True)
     (gradient,) = torch.autograd.grad(stats.dots.sum(), inputs["frames"])
     assert_close(gradient, (inputs["columns"].sum(1)[:, None] * MASKS["holes"][..., None]).detach())
+
+
+def test_frames_alone_learn_where_nothing_else_does_and_the_rest_where_they_do_not() -> None:
+    mask = make_mask(["#....", ".....", "##..."])  # much padding, which is left out
+    inputs = make(mask, OPTIONS["attend by logits"])
+    constant = {name: value.detach() for name, value in inputs.items()}
+    frames = inputs["frames"]
+    stats = frame_stats(frames, constant["columns"], mask, logits=constant["logits"], attend=True)
+    (gradient,) = torch.autograd.grad(stats.pooled.sum(), frames)
+    assert_close(gradient, stats.weights[..., None].expand_as(frames))
+    stats = frame_stats(constant["frames"], inputs["columns"], mask, norms=True)
+    (gradient,) = torch.autograd.grad(stats.dots.sum(), inputs["columns"])
+    sums = constant["frames"].masked_fill(~mask[..., None], 0.0).sum(dim=1, keepdim=True)
+    assert_close(gradient, sums.expand_as(gradient))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -261,6 +312,9 @@ def test_nan_in_a_real_frame_is_not_hidden() -> None:
     assert not stats.pooled[1].isnan().any()
 
 
+WITHOUT_KERNEL = MaxPooling, StatisticsPooling, AttentiveStatisticsPooling, FrameUtteranceAlignmentLoss
+
+
 class TestBackend:
     FRAMES, COLUMNS = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM)
 
@@ -269,6 +323,42 @@ class TestBackend:
             RuntimeError, match=r'`backend="triton"` cannot run: frames are on cpu, and the kernels run'
         ):
             frame_stats(self.FRAMES, self.COLUMNS, backend="triton")
+
+    @pytest.mark.parametrize(
+        "case",
+        [case for case in one_of_each([*POOLINGS, *LOSSES]) if case.module not in WITHOUT_KERNEL],
+        ids=str,
+    )
+    def test_every_module_hands_it_on(self, case: Case) -> None:
+        module = case.module(**case.options, backend="triton").double()
+        for arguments in (
+            {"mask": MASKS["ragged"]},
+            {"mask": None, "cu_seqlens": torch.tensor([0, 5, 5, 9, 20], dtype=torch.int32)},
+        ):
+            inputs = make_inputs(case, MASKS["ragged"])
+            if arguments["mask"] is None:
+                inputs["frames"] = inputs["frames"].flatten(0, 1)
+            with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+                run(module, inputs, **arguments)
+
+    @pytest.mark.parametrize("case", [case for case in POOLINGS if case.module not in WITHOUT_KERNEL], ids=str)
+    def test_embed_hands_it_on(self, case: Case) -> None:
+        module = case.module(**case.options, backend="triton")
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+            module.embed(self.FRAMES)
+
+    @pytest.mark.parametrize("function", [cls_attention, emotional_attention_loss])
+    @pytest.mark.parametrize("options", [{}, {"similarity": "cosine"}], ids=str)
+    def test_every_function_hands_it_on(self, function: Callable[..., object], options: dict[str, str]) -> None:
+        if function is emotional_attention_loss:
+            options = {}
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+            function(self.FRAMES, self.COLUMNS[:, 0], backend="triton", **options)
+
+    def test_an_objective_hands_it_on(self) -> None:
+        pooled = MeanPooling()(self.FRAMES)
+        with pytest.raises(RuntimeError, match=r'`backend="triton"` cannot run'):
+            AlignmentObjective(backend="triton")(pooled, torch.tensor([0, 1]), torch.nn.Linear(DIM, 3))
 
     def test_auto_is_eager_on_the_cpu(self) -> None:
         assert_equal(

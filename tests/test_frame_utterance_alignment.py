@@ -67,7 +67,16 @@ def test_a_linear_classifier_gives_the_utterance_the_mean_of_the_frames_logits(p
 
 
 class TestExtremes:
-    @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e4), (torch.float16, 6e4), (torch.bfloat16, 1e4)])
+    @pytest.mark.parametrize(
+        ("dtype", "size"),
+        [
+            *((dtype, 1e4) for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)),
+            (torch.float16, torch.finfo(torch.float16).max),
+            # of which the gap is the largest number
+            *((dtype, torch.finfo(dtype).max / 2) for dtype in (torch.float64, torch.float32, torch.bfloat16)),
+        ],
+        ids=str,
+    )
     @pytest.mark.parametrize("target", ["utterance", "frames"])
     def test_opposite_certainties_cost_the_gap_of_the_logits(
         self, target: str, dtype: torch.dtype, size: float
@@ -76,12 +85,34 @@ class TestExtremes:
         frame_logits = torch.tensor([[[size, -size]]], dtype=dtype, requires_grad=True)
         utterance_logits = torch.tensor([[-size, size]], dtype=dtype, requires_grad=True)
         loss = FrameUtteranceAlignmentLoss(target=target)(frame_logits, utterance_logits)
-        assert loss.dtype == torch.float32
-        assert_close(loss, 2 * torch.tensor(size, dtype=dtype).float())
+        assert loss.dtype == torch.promote_types(dtype, torch.float32)
+        assert_close(loss, 2 * torch.tensor(size, dtype=dtype).to(loss.dtype))
         loss.backward()
         sign = 1 if target == "utterance" else -1
         follower = (frame_logits if target == "utterance" else utterance_logits).grad.flatten()
         assert_close(follower, [1.0, -1.0] if sign == 1 else [-1.0, 1.0])
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("target", ["utterance", "frames"])
+    def test_logits_at_the_limit_of_the_dtype_are_no_nan(self, target: str, dtype: torch.dtype) -> None:
+        """Their difference is beyond it: log_softmax gives -inf, and 0 * -inf is nan."""
+        limit = torch.finfo(dtype).max
+        loss = FrameUtteranceAlignmentLoss(target=target)
+        sure, other = torch.tensor([[limit, -limit]], dtype=dtype), torch.tensor([[-limit, limit]], dtype=dtype)
+        wide = torch.finfo(torch.promote_types(dtype, torch.float32))
+        for frame_logits, logits, gap in ((sure, sure, 0.0), (sure, other, min(2 * limit, wide.max))):
+            leaves = [frame_logits[None].clone().requires_grad_(), logits.clone().requires_grad_()]
+            value = loss(*leaves)
+            assert_close(value, gap)
+            assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value, leaves))
+            assert_close(torch.func.vmap(loss)(frame_logits[None, None], logits[None])[0], gap)
+
+    def test_a_class_ruled_out_everywhere_by_minus_infinity_costs_nothing(self) -> None:
+        frame_logits, logits = torch.randn(2, 3, 4), torch.randn(2, 4)
+        ruled_out = torch.tensor([False, False, True, False])
+        loss = FrameUtteranceAlignmentLoss()
+        found = loss(*(values.masked_fill(ruled_out, -torch.inf) for values in (frame_logits, logits)))
+        assert_close(found, loss(frame_logits[..., ~ruled_out], logits[:, ~ruled_out]))
 
     def test_a_class_that_no_frame_believes_in_is_no_infinity(self) -> None:
         """`sum a p` underflows to 0 there in the linear domain, and its logarithm to -inf."""
@@ -148,6 +179,16 @@ def test_the_average_over_twenty_thousand_frames_loses_no_digits() -> None:
     assert_close(FrameUtteranceAlignmentLoss()(frame_logits, utterance_logits), (p * (p / q).log()).sum())
 
 
+@pytest.mark.parametrize("wide", range(3), ids=["frames", "utterance", "weights"])
+def test_computes_in_the_widest_dtype(wide: int) -> None:
+    arguments = [torch.randn(3, 4, 5), torch.randn(3, 5), torch.full((3, 4), 0.25)]  # whose division rounds nothing
+    expected = FrameUtteranceAlignmentLoss()(*(value.double() for value in arguments))
+    arguments[wide] = arguments[wide].double()
+    found = FrameUtteranceAlignmentLoss()(*arguments)
+    assert found.dtype == torch.float64
+    assert_close(found, expected)
+
+
 def test_strided_inputs_give_what_contiguous_ones_give() -> None:
     frame_logits, utterance_logits = torch.randn(3, 5, 4), torch.randn(3, 4)
     transposed = frame_logits.transpose(0, 1).contiguous().transpose(0, 1)
@@ -193,3 +234,35 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
         loss(frame_logits, logits, None, torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"`mask` must have shape .* = \(2, 3\) to match `frame_logits`, got \(2, 4\)"):
         loss(frame_logits, logits, None, torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"`utterance_logits` must have shape \(batch, classes\), got \(4,\)"):
+        loss(frame_logits, logits[0])
+    with pytest.raises(ValueError, match=r"`utterance_logits` must have shape \(batch, classes\) = \(2, 4\) to match"):
+        loss(frame_logits, logits[:1])
+    for refuse in (
+        lambda: FrameUtteranceAlignmentLoss(backend="triton"),
+        lambda: frame_utterance_alignment_loss(frame_logits, logits, backend="triton"),
+    ):
+        with pytest.raises(RuntimeError, match=r"cannot run: this loss reads no frames, only their logits, and has no"):
+            refuse()
+    with pytest.raises(ValueError, match=r"`frame_logits` must have shape \(frames, classes\), got \(2, 3, 4\)"):
+        loss(frame_logits, logits, cu_seqlens=torch.tensor([0, 3, 6]))
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.parametrize("size", [1.0, 1e4])
+@pytest.mark.parametrize("target", ["utterance", "frames"])
+def test_padding_and_an_empty_utterance_send_back_zero_on_every_path(target: str, size: float) -> None:
+    """Where averages are read, where they would vanish, and where every derivative is asked for."""
+    mask = MASKS["an empty utterance"]
+    frame_logits, logits = size * torch.randn(*mask.shape, 3), size * torch.randn(len(mask), 3)
+    junk = frame_logits.masked_fill(~mask[..., None], torch.nan)
+    loss = FrameUtteranceAlignmentLoss(target=target)
+    every = torch.func.grad(lambda *values: loss(*values, None, mask), argnums=(0, 1))
+    for values in (frame_logits, junk):
+        leaves = [values.clone().requires_grad_(), logits.clone().requires_grad_()]
+        with torch.autograd.set_detect_anomaly(True):  # not even where a later step would write over the nan
+            of_loss = torch.autograd.grad(loss(*leaves, None, mask), leaves)
+        for found in (of_loss, every(values, logits)):
+            assert all(gradient.isfinite().all() for gradient in found)
+            assert not found[0][~mask].any()
+            assert not found[1][1].any()

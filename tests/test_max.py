@@ -26,3 +26,9 @@ def test_negative_frames_win_over_padding() -> None:
 
 def test_nan_in_a_real_frame_shows() -> None:
     assert MaxPooling()(torch.tensor([[[1.0], [torch.nan]]])).utterance.isnan().all()
+
+
+def test_padding_holds_no_maximum_even_where_it_is_minus_infinity() -> None:
+    frames = torch.full((1, 3, 2), -torch.inf)
+    pooled = MaxPooling()(frames, torch.tensor([[True, True, False]]))
+    assert_close(pooled.weights, [[0.5, 0.5, 0.0]])

@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -28,6 +29,7 @@ from framealign import (
     Pooled,
     StatisticsPooling,
 )
+from framealign.functional import alignment_objective
 
 MASK = MASKS["an empty utterance"]
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -165,7 +167,9 @@ class TestAnchor:
             AlignmentObjective(eal_weight=0)(pooled, LABELS[:2], nn.Linear(2 * DIM, CLASSES))
 
 
-@pytest.mark.parametrize("classifier", [nn.Linear(DIM, CLASSES), nn.Sequential(nn.Linear(DIM, CLASSES))], ids=str)
+@pytest.mark.parametrize(
+    "classifier", [nn.Linear(DIM, CLASSES), nn.Sequential(nn.Linear(DIM, CLASSES))], ids=["read", "called"]
+)
 def test_junk_in_the_padding_of_a_hand_made_pooled_changes_no_bit(pooled: Pooled, classifier: nn.Module) -> None:
     """The poolings here write zeros there, and for the CLS of an utterance without frames; another's may not."""
     leaf = Pooled(*(value.detach() for value in pooled))
@@ -258,8 +262,10 @@ def test_class_weights_are_an_option_and_no_state() -> None:
 
 def test_repr_shows_the_options() -> None:
     text = repr(AlignmentObjective(fual_weight=0.1, detach="frames", label_smoothing=0.2))
-    for part in ("margin=0.8", "eal_weight=0.05", "fual_weight=0.1", "detach='frames'", "label_smoothing=0.2"):
-        assert part in text
+    assert text == (
+        "AlignmentObjective(margin=0.8, beta=1.0, negative_margin=None, eal_weight=0.05, fual_weight=0.1, "
+        "target='utterance', detach='frames', label_smoothing=0.2)"
+    )
 
 
 def test_each_refusal_names_the_argument_and_what_it_got(pooled: Pooled, classifier: nn.Linear) -> None:
@@ -304,3 +310,73 @@ def test_each_refusal_names_the_argument_and_what_it_got(pooled: Pooled, classif
         ValueError, match=r"`classifier\(pooled.utterance\)` must have shape \(batch, classes\), got \(4,"
     ):
         objective(pooled, LABELS, lambda x: classifier(x)[..., None], MASK)
+    with pytest.raises(ValueError, match=r"`pooled.frames` must have shape \(batch, time, dim\), got \(4, 8\)"):
+        objective(pooled._replace(frames=pooled.frames[:, 0]), LABELS, classifier, MASK)
+    with pytest.raises(ValueError, match=r"`negative_margin` must be a finite number in \[-1, 1\], got 2"):
+        AlignmentObjective(negative_margin=2)
+    with pytest.raises(ValueError, match=r"`detach` must be one of None, 'utterance', 'frames', got 'cls'"):
+        AlignmentObjective(detach="cls")
+
+
+class TestOnePass:
+    FRAMES, CLS, WEIGHT, BIAS = torch.randn(4, 5, DIM), torch.randn(4, DIM), torch.randn(CLASSES, DIM), torch.randn(3)
+
+    def objective(self, **changes: object) -> Objective:
+        named = {"frames": self.FRAMES, "cls": self.CLS, "labels": LABELS, "weight": self.WEIGHT, "bias": self.BIAS}
+        return alignment_objective(**named | {"mask": MASK} | changes)
+
+    def test_its_temperature_is_a_tenth_and_only_the_cosine_s(self) -> None:
+        cosine = self.objective(similarity="cosine")
+        assert_equal(cosine, self.objective(similarity="cosine", temperature=0.1))
+        assert (cosine.fual - self.objective(similarity="cosine", temperature=1.1).fual).abs() > 1e-3
+        assert_equal(self.objective(), self.objective(temperature=1.1))
+
+    @pytest.mark.parametrize("similarity", ["dot", "cosine"])
+    def test_the_other_terms_do_not_depend_on_eal(self, similarity: str) -> None:
+        """Whose norms it then does without, if the attention does."""
+        with_eal, without = self.objective(similarity=similarity), self.objective(similarity=similarity, eal_weight=0)
+        assert without.eal == 0
+        for name in ("cross_entropy", "fual", "logits"):
+            assert_close(getattr(without, name), getattr(with_eal, name))
+
+    @pytest.mark.parametrize("wide", ["frames", "cls", "weight"])
+    def test_computes_in_the_widest_dtype(self, wide: str) -> None:
+        names = {"frames": self.FRAMES, "cls": self.CLS, "weight": self.WEIGHT, "bias": self.BIAS}
+        exact = self.objective(**{name: value.double() for name, value in names.items()})
+        found = self.objective(**{wide: names[wide].double()})
+        assert found.loss.dtype == torch.float64
+        assert_close(found._asdict(), exact._asdict())
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({"cls": CLS.long()}, TypeError, "`cls` must be floating point, got torch.int64"),
+            ({"cls": CLS[0]}, ValueError, "`cls` must have shape (batch, dim), got (8,)"),
+            ({"cls": CLS[:3]}, ValueError, "`cls` must have shape (batch, dim) = (4, 8) to match `frames`, got (3, 8)"),
+            ({"labels": LABELS[:3]}, ValueError, "`labels` must have shape (batch) = (4,) to match `frames`, got (3,)"),
+            ({"weight": WEIGHT.long()}, TypeError, "`weight` must be floating point, got torch.int64"),
+            ({"weight": WEIGHT[0]}, ValueError, "`weight` must have shape (classes, dim), got (8,)"),
+            (
+                {"weight": WEIGHT[:, 1:]},
+                ValueError,
+                "`weight` must have shape (classes, dim) = (3, 8) to match `frames`, got (3, 7)",
+            ),
+            ({"bias": BIAS.long()}, TypeError, "`bias` must be floating point, got torch.int64"),
+            ({"bias": BIAS[None]}, ValueError, "`bias` must have shape (classes), got (1, 3)"),
+            (
+                {"class_weights": BIAS[1:]},
+                ValueError,
+                "`class_weights` must have shape (classes) = (3,) to match `weight`, got (2,)",
+            ),
+            ({"similarity": "sine"}, ValueError, "`similarity` must be one of 'dot', 'cosine', got 'sine'"),
+            ({"temperature": 0.0}, ValueError, "`temperature` must be a finite number in (0, inf), got 0.0"),
+            ({"backend": "cuda"}, ValueError, "`backend` must be one of 'auto', 'eager', 'triton', got 'cuda'"),
+            ({"backend": "triton"}, RuntimeError, '`backend="triton"` cannot run: frames are on cpu'),
+        ],
+        ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+    )
+    def test_each_refusal_names_the_argument_and_what_it_got(
+        self, changes: dict[str, object], error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=re.escape(message)):
+            self.objective(**changes)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -5,9 +6,20 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cases import MASKS, assert_equal
-from framealign import lengths_to_mask
-from framealign.functional import cls_attention, pack, unpack
+from cases import MASKS, assert_close, assert_equal
+from framealign import AlignmentObjective, MeanPooling, lengths_to_mask
+from framealign.functional import (
+    alignment_objective,
+    attentive_pooling,
+    cls_attention,
+    emotional_attention_loss,
+    frame_stats,
+    frame_utterance_alignment_loss,
+    masked_softmax,
+    pack,
+    unpack,
+    weighted_statistics,
+)
 from framealign.layout import Packed
 
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -113,3 +125,61 @@ def test_no_slice_is_searched() -> None:
         layout = Packed(torch.randn(5, 2), torch.tensor([0, 2, 2, 5], dtype=torch.int32))
     assert layout.utterance.tolist() == [0, 0, 2, 2, 2]
     assert searches.offsets == [0, 0]
+
+
+SHARED = torch.randn(4, 6)  # of each utterance
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "attentive_pooling": lambda frames, scores, **layout: attentive_pooling(frames, scores, **layout),
+    "cls_attention": lambda frames, _, **layout: cls_attention(frames, SHARED, similarity="cosine", **layout),
+    "frame_stats": lambda frames, scores, **layout: frame_stats(
+        frames, SHARED[:, None], logits=scores, attend=True, norms=True, **layout
+    ),
+    "emotional_attention_loss": lambda frames, _, **layout: emotional_attention_loss(frames, SHARED, **layout),
+    "frame_utterance_alignment_loss": lambda frames, scores, **layout: frame_utterance_alignment_loss(
+        frames, SHARED, scores.sigmoid(), **layout
+    ),
+    "AlignmentObjective": lambda frames, _, **layout: AlignmentObjective()(
+        MeanPooling()(frames, **layout), torch.arange(4), lambda vectors: vectors @ SHARED.T, **layout
+    ),
+    "alignment_objective": lambda frames, _, **layout: alignment_objective(
+        frames, SHARED, torch.arange(4), SHARED[:, :6], **layout
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0])
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_each_function_gives_of_packed_frames_what_it_gives_of_padded_ones(
+    function: Callable[..., Any], size: float
+) -> None:
+    """Scores far apart too: no softmax overflows."""
+    mask = MASKS["an empty utterance"]
+    frames, scores = size * torch.randn(*mask.shape, 6), size * torch.randn(mask.shape)
+    packed, cu_seqlens = pack(frames, mask)
+    padded_results, results = function(frames, scores, mask=mask), function(packed, scores[mask], cu_seqlens=cu_seqlens)
+    if isinstance(results, Tensor):
+        padded_results, results = [padded_results], [results]
+    for padded, found in zip(padded_results, results, strict=True):
+        assert_close(found, padded[mask] if padded.shape[:2] == mask.shape else padded)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_weighted_statistics_are_computed_in_the_widest_dtype(dtype: torch.dtype, layout: str) -> None:
+    frames, weights = torch.randn(2, 5, 6), torch.randn(2, 5).softmax(dim=1)
+    more = {} if layout == "padded" else {"cu_seqlens": torch.tensor([0, 5, 10])}
+    if layout == "packed":
+        frames, weights = frames.flatten(0, 1), weights.flatten()
+    for of_frames, of_weights in ((dtype, torch.float16), (torch.float16, dtype), (torch.float32, dtype)):
+        given = frames.to(of_frames), weights.to(of_weights)
+        wide = torch.promote_types(dtype, torch.float32)
+        found = weighted_statistics(*given, **more)
+        assert found.dtype == of_frames
+        assert_equal(found, weighted_statistics(*(value.to(wide) for value in given), **more).to(of_frames))
+    assert found.shape == (2, 12)
+
+
+def test_weights_of_packed_scores_in_half_precision_are_float32() -> None:
+    scores = torch.randn(2, 5).half()
+    _, weights = attentive_pooling(torch.randn(10, 6), scores.flatten(), cu_seqlens=torch.tensor([0, 5, 10]))
+    assert_equal(weights, masked_softmax(scores.float()).flatten())

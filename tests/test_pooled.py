@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cases import DIM, MASKS, POOLINGS, Case, assert_close, assert_equal, make_inputs, one_of_each, oracle, run
-from framealign import MaxPooling, MeanPooling, Pooled, StatisticsPooling
+from framealign import AttentiveStatisticsPooling, MaxPooling, MeanPooling, Pooled, StatisticsPooling
+from framealign.functional import pack
 
 each_pooling = pytest.mark.parametrize("case", POOLINGS, ids=str)
 
@@ -59,6 +60,70 @@ def test_twenty_thousand_frames_pool_as_the_real_ones_alone(case: Case) -> None:
     long, short = run(module, {"frames": frames}, mask), run(module, {"frames": frames[:, ::400]}, None)
     assert_close(long["utterance"], short["utterance"])
     assert_close(long["weights"][:, ::400], short["weights"])
+
+
+@each_pooling
+@pytest.mark.parametrize("mask", [MASKS["an empty utterance"], MASKS["no time"]], ids=["frames", "no time"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_vectors_have_the_dtype_of_the_frames_and_weights_float32_at_least(
+    case: Case, dtype: torch.dtype, mask: Tensor
+) -> None:
+    module, frames = case.build(dtype), torch.randn(*mask.shape, DIM, dtype=dtype)
+    packed, cu_seqlens = pack(frames, mask)
+    for arguments in ({"frames": frames, "mask": mask}, {"frames": packed, "cu_seqlens": cu_seqlens}):
+        pooled, embedded = module(**arguments), module.embed(**arguments)
+        assert pooled.weights.dtype == torch.promote_types(dtype, torch.float32)
+        vectors = (embedded, *pooled._replace(weights=None))
+        assert {value.dtype for value in vectors if value is not None} == {dtype}
+        assert_close(embedded, pooled.utterance)
+
+
+@each_pooling
+def test_a_little_padding_is_read_no_more_than_much(case: Case) -> None:
+    """Of which the real frames are not copied out first."""
+    module, mask = case.build(), torch.ones(4, 5, dtype=torch.bool)
+    mask[1, 4] = False
+    frames = torch.randn(*mask.shape, DIM, dtype=torch.float64)
+    clean, junk = (frames.masked_fill(~mask[..., None], value) for value in (0.0, torch.nan))
+    assert_equal(module(junk, mask), module(clean, mask))
+    assert_equal(module.embed(junk, mask), module.embed(clean, mask))
+
+
+@each_pooling
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_without_gradients_and_through_a_hook_embed_gives_the_same(case: Case, layout: str) -> None:
+    """The first takes a shorter way; for the second the module is called as a whole."""
+    module, mask = case.build(), MASKS["an empty utterance"]
+    frames = torch.randn(*mask.shape, DIM, dtype=torch.float64)
+    packed, cu_seqlens = pack(frames, mask)
+    arguments = {"frames": frames, "mask": mask} if layout == "padded" else {"frames": packed, "cu_seqlens": cu_seqlens}
+    expected = module(**arguments)
+    with torch.no_grad():
+        assert_equal(module(**arguments).utterance, expected.utterance)
+        assert_close(module.embed(**arguments), expected.utterance)
+    called = []
+    module.register_forward_hook(lambda *_: called.append(True))
+    assert_close(module.embed(**arguments), expected.utterance)
+    assert len(called) == (case.module not in (MaxPooling, MeanPooling, StatisticsPooling))
+
+
+@each_pooling
+def test_autocast_keeps_the_dtype_of_the_frames(case: Case) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled = case.build(torch.float32)(torch.randn(2, 3, DIM).bfloat16())
+    vectors = pooled.utterance, pooled.frames, pooled.cls
+    assert {value.dtype for value in vectors if value is not None} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("pooling", [MaxPooling, StatisticsPooling, AttentiveStatisticsPooling])
+def test_a_pooling_without_a_kernel_says_why_triton_cannot_run_it(pooling: type[nn.Module]) -> None:
+    why = (
+        "a maximum has no kernel"
+        if pooling is MaxPooling
+        else "the deviation around a mean takes a second read, and has"
+    )
+    with pytest.raises(RuntimeError, match=rf'`backend="triton"` cannot run: {why}'):
+        pooling(DIM, backend="triton")
 
 
 @each_pooling
@@ -131,6 +196,8 @@ def test_each_refusal_says_what_was_expected_and_what_came(
     arguments, error, message = refused
     with pytest.raises(error, match=re.escape(message)):
         case.module(**case.options)(*arguments)
+    with pytest.raises(error, match=re.escape(message)):
+        case.module(**case.options).embed(*arguments)
 
 
 @pytest.mark.parametrize("pooling", [MeanPooling, MaxPooling, StatisticsPooling])

@@ -1,4 +1,4 @@
-"""FSDP2 in two processes on the CPU: a sharded pooling computes, learns, starts and is saved as a whole one.
+"""FSDP2 and DDP in two processes on the CPU: a sharded pooling computes, learns, starts and is saved as a whole one.
 
 One test, since processes take longer to start than everything that is asked of them.
 """
@@ -72,6 +72,13 @@ def learns_as_one_process_does(case: Case, shard: Callable[[nn.Module], None], r
     assert_close(whole(sharded), dict(expected.named_parameters()))
 
 
+def learns_in_ddp_as_one_process_does(case: Case, rank: int) -> None:
+    expected = trained(step_of(case), slice(None))
+    distributed = nn.parallel.DistributedDataParallel(step_of(case))
+    trained(distributed, slice(rank, None, PROCESSES))
+    assert_close(dict(distributed.module.named_parameters()), dict(expected.named_parameters()))
+
+
 def embeds(case: Case, shard: Callable[[nn.Module], None]) -> None:
     plain = case.build(torch.float32)
     frames, mask, _ = batch()
@@ -131,6 +138,7 @@ def in_one_process(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=PROCESSES)
     try:
         for case in LEARNED:
+            learns_in_ddp_as_one_process_does(case, rank)
             for shard in (shard_whole, shard_everything):
                 learns_as_one_process_does(case, shard, rank)
                 embeds(case, shard)

@@ -27,6 +27,7 @@ PAGES = {
     "README.md": "source/readme.md",
     "benchmarks/README.md": "benchmarks.md",
     "examples/recipe/README.md": "recipe/code.md",
+    "tests/mutants.md": "mutants.md",
 }
 SOURCES = (".py", ".txt")  # that pages link to, and that become pages
 ORIGINS = {page: ROOT / origin for origin, page in PAGES.items()}

@@ -43,10 +43,9 @@ def check_frames(
 
 
 def check_per_frame(name: str, values: Tensor, dims: str, mask: Tensor | None, cu_seqlens: Tensor | None) -> None:
-    """`values` are floating point, (batch, time, *dims) with an optional mask, or (frames, *dims) with cu_seqlens."""
-    trailing = f", {dims}" if dims else ""
+    """`values` are floating point, (batch, time, dims) with an optional mask, or (frames, dims) with cu_seqlens."""
     if cu_seqlens is None:
-        check_floating(name, values, f"batch, time{trailing}")
+        check_floating(name, values, f"batch, time, {dims}")
         check_mask(mask, values, name)
         return
     if mask is not None:
@@ -54,7 +53,7 @@ def check_per_frame(name: str, values: Tensor, dims: str, mask: Tensor | None, c
             "`mask` and `cu_seqlens` exclude each other, since packed frames have no padding, got both; "
             "use `mask` with padded frames, `cu_seqlens` with packed ones."
         )
-    check_floating(name, values, f"frames{trailing}")
+    check_floating(name, values, f"frames, {dims}")
     check_cu_seqlens(cu_seqlens, values, name)
 
 

@@ -21,7 +21,7 @@ def make(dtype: torch.dtype, logits: bool) -> tuple[Tensor, Tensor, Tensor | Non
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(13, DIM, generator=generator, dtype=torch.float64)
     frames[2] = 0.0
-    columns = torch.randn(3, 2, DIM, generator=generator, dtype=torch.float64)
+    columns = torch.randn(3, 3, DIM, generator=generator, dtype=torch.float64)
     scores = torch.randn(13, generator=generator, dtype=torch.float64) if logits else None
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     return frames.to(dtype), columns.to(compute), None if scores is None else scores.to(compute)
@@ -59,7 +59,7 @@ def test_a_gradient_that_is_not_needed_is_not_computed() -> None:
     frames, columns, _ = make(torch.float32, False)
     outputs = packed.forward(Request(frames, columns, cu_seqlens=CU_SEQLENS, attend=True, norms=True))
     saved = Saved(frames, columns, *outputs[1:], None, CU_SEQLENS, attend=True, has_logits=False)
-    gradients = Gradients(torch.ones(13, 2), torch.ones(13), torch.ones(13), torch.ones(3, DIM))
+    gradients = Gradients(torch.ones(13, 3), torch.ones(13), torch.ones(13), torch.ones(3, DIM))
     found = packed.backward(saved, gradients, Needs(False, False, False))
     assert found == (None, None, None)
 

@@ -1,11 +1,12 @@
 """Point 6: half precision in, float32 losses out, within the half precision's tolerance of float64."""
 
 import copy
+from collections.abc import Mapping
 
 import pytest
 import torch
 from hypothesis import given
-from torch import Tensor
+from torch import Tensor, nn
 
 from cases import (
     LOSSES,
@@ -68,6 +69,68 @@ def test_autocast_gives_float32_losses_near_those_of_float64(
         assert outputs[name].dtype == torch.float32, name
 
 
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        *((case, torch.float32) for case in [*POOLINGS, *LOSSES, *OBJECTIVE]),
+        *((case, dtype) for case in WITHOUT_LAYERS for dtype in (torch.float16, torch.bfloat16)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_errs_at_most_twice_as_much_as_plain_pytorch(case: Case, dtype: torch.dtype, layout: str) -> None:
+    """Values and gradients against float64 on the same numbers, over several draws: of one an error may be 0 by chance.
+
+    Plain PyTorch is the oracle's code in float32; what comes out in half precision is rounded once, whoever made it.
+    """
+    mask = MASKS["an empty utterance"]
+    ours = plain = 0.0
+    for seed in range(8):
+        module, inputs = case.build(dtype), make_inputs(case, mask, dtype, seed)
+        exact, by_hand = (oracle_in(wide, case, module, inputs, mask) for wide in (torch.float64, torch.float32))
+        found = with_gradients(module, *(pack_inputs(inputs, mask) if layout == "packed" else (inputs, None)), mask)
+        assert found.keys() == exact.keys()
+        for name, value in exact.items():
+            result = found[name] if found[name].shape == value.shape else unpacked(found[name], mask)
+            ours += (result.double() - value).square().sum().item()
+            plain += (by_hand[name].to(result.dtype).double() - value).square().sum().item()
+    assert ours**0.5 <= 2 * plain**0.5
+
+
+def oracle_in(
+    dtype: torch.dtype, case: Case, module: nn.Module, inputs: Mapping[str, Tensor], mask: Tensor
+) -> dict[str, Tensor]:
+    module = copy.deepcopy(module).to(dtype)
+    inputs = {
+        name: value.detach().to(dtype).requires_grad_() if value.requires_grad else value
+        for name, value in inputs.items()
+    }
+    outputs = oracle(case, module, inputs, mask)
+    return values_with_gradients(outputs, module, inputs)
+
+
+def with_gradients(
+    module: nn.Module, inputs: Mapping[str, Tensor], bounds: Tensor | None, mask: Tensor
+) -> dict[str, Tensor]:
+    outputs = run(module, inputs, mask if bounds is None else None, bounds)
+    if bounds is not None:
+        outputs = {
+            name: unpacked(value, mask) if name in ("weights", "frames") else value for name, value in outputs.items()
+        }
+    return values_with_gradients(outputs, module, inputs)
+
+
+def values_with_gradients(
+    outputs: Mapping[str, Tensor], module: nn.Module, inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    found = gradients({name: outputs[name] for name in sorted(outputs)}, module, inputs)
+    return {name: value.detach() for name, value in outputs.items()} | {f"d {name}": g for name, g in found.items()}
+
+
+def unpacked(value: Tensor, mask: Tensor) -> Tensor:
+    return value.new_zeros(*mask.shape, *value.shape[1:]).index_put(mask.nonzero(as_tuple=True), value)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> None:
     """D = 1024 with entries of 100: the squares sum to 1e7, and float16 ends at 65,504."""
@@ -76,6 +139,8 @@ def test_wide_frames_with_large_entries_do_not_overflow(dtype: torch.dtype) -> N
     anchor, exact = frames[:, 0], frames.double()
     loss = EmotionalAttentionLoss()(frames, anchor)
     assert_close(loss, EmotionalAttentionLoss()(exact, exact[:, 0]))
+    apart, labels = EmotionalAttentionLoss(negative_margin=0.1), torch.tensor([0, 1])
+    assert_close(apart(frames, anchor, None, labels), apart(exact, exact[:, 0], None, labels))
     assert_close(anchor_cosine(frames, anchor), anchor_cosine(exact, exact[:, 0]))
     assert_close(cls_attention(frames, anchor), cls_attention(exact, exact[:, 0]))
     weights = torch.full((2, 7), 1 / 7)

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cases import Case, assert_close, cases_of, make_inputs, run
+from cases import (
+    EVERYTHING,
+    MASKS,
+    POOLINGS,
+    Case,
+    assert_close,
+    cases_of,
+    frame_inputs,
+    gradients,
+    make_inputs,
+    pack_inputs,
+    run,
+)
 from framealign import EmotionalAttentionLoss, FrameUtteranceAlignmentLoss
 from strategies import full_precision, masks, seeds
 
@@ -36,6 +48,54 @@ def test_eal_ignores_positive_scale(
     scaled = unit | {"frames": unit["frames"] * 10.0**frame_exponent, "anchor": unit["anchor"] * 10.0**anchor_exponent}
     module = case.build()
     assert_close(run(module, scaled, mask), run(module, unit, mask))
+
+
+@pytest.mark.parametrize("exponent", [-38, -22, -20, -18, 18, 20, 38])
+@pytest.mark.parametrize("scaled", ["frames", "anchor"])
+@pytest.mark.parametrize("case", EAL, ids=str)
+def test_eal_is_finite_at_norms_from_1e_minus_38_to_1e38(case: Case, scaled: str, exponent: int) -> None:
+    """float64 computes them all; in float32 a vector whose square it cannot hold counts as zero."""
+    mask = MASKS["an empty utterance"]
+    for dtype in (torch.float64, torch.float32):
+        inputs = make_inputs(case, mask, dtype)
+        unit = inputs | {name: F.normalize(inputs[name].detach(), dim=-1).requires_grad_() for name in case.inputs}
+        extreme = unit | {scaled: (unit[scaled].detach() * 10.0**exponent).requires_grad_()}
+        is_held = dtype == torch.float64 or abs(exponent) < 19
+        equal = unit if is_held else unit | {scaled: torch.zeros_like(unit[scaled]).requires_grad_()}
+        module = case.build()
+        outputs, expected = run(module, extreme, mask), run(module, equal, mask)
+        assert_close(outputs, expected)
+        found, wanted = gradients(outputs, module, extreme), gradients(expected, module, equal)
+        assert all(gradient.isfinite().all() for gradient in found.values())
+        if is_held:
+            assert_close(found[scaled] * 10.0**exponent, wanted[scaled])
+        else:
+            assert not found[scaled].any()
+
+
+def test_eal_of_opposite_vectors_is_its_upper_bound() -> None:
+    frames = torch.randn(2, 3, 8)
+    frames[:, 1:] = frames[:, :1] * torch.tensor([[2.0], [1e-3]])
+    loss = EmotionalAttentionLoss(0.3, beta=2.0, reduction="none")(frames, -frames[:, 0])
+    assert_close(loss, F.softplus(torch.full((2,), 1.3), beta=2.0))
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("case", EVERYTHING, ids=str)
+def test_nan_in_a_real_frame_comes_out(case: Case, layout: str) -> None:
+    """Of its own utterance, and of no other where each has a value of its own."""
+    mask = MASKS["an empty utterance"]
+    module, inputs = case.build(), make_inputs(case, mask)
+    for name in frame_inputs(inputs):
+        values = inputs[name].detach().clone()
+        values[2, 3].fill_(torch.nan)
+        arguments, bounds = pack_inputs(inputs | {name: values}, mask)
+        arguments = (arguments, None, bounds) if layout == "packed" else (inputs | {name: values}, mask)
+        outputs = run(module, *arguments)
+        result = outputs["utterance" if case in POOLINGS else "loss"]
+        assert result[2].isnan().any() if result.ndim else result.isnan()
+        if case in POOLINGS:
+            assert result[[0, 1, 3]].isfinite().all()
 
 
 @pytest.mark.parametrize("case", POSITIVE, ids=str)

@@ -22,6 +22,9 @@ def cosine(dots: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """From the dot product and the two norms.
 
     Divided by infinity, the dot product with a zero vector is 0 and sends back 0; nan stays nan. One division
-    after the other: the product of two norms leaves float32's range before either of them does.
+    after the other: the product of two norms leaves float32's range before either of them does. A vector whose
+    square is no normal number counts as zero: its norm has lost digits, and its gradient would be infinite.
     """
-    return dots / first.masked_fill(first == 0, torch.inf) / second.masked_fill(second == 0, torch.inf)
+    smallest = torch.finfo(dots.dtype).tiny ** 0.5
+    first, second = (norms.masked_fill(norms < smallest, torch.inf) for norms in (first, second))
+    return dots / first / second

@@ -21,9 +21,15 @@ def log_average(logits: Tensor, weights: Tensor, layout: Layout) -> Tensor:
     among frames that weigh something, so it can neither overflow nor vanish.
     """
     if torch.compiler.is_compiling() or needs_every_derivative():
-        return _definition(logits.log_softmax(dim=-1), weights, layout)
+        return _definition(log_predictions_of(logits), weights, layout)
     average: Tensor = _LogAverage.apply(logits, weights, layout)
     return average
+
+
+def log_predictions_of(logits: Tensor) -> Tensor:
+    """`log_softmax`, with the lowest finite number for -inf, as of logits at the dtype's limit: 0 * -inf is nan."""
+    found = logits.log_softmax(dim=-1)
+    return found.masked_fill(found == -torch.inf, torch.finfo(found.dtype).min)
 
 
 class _LogAverage(torch.autograd.Function):
@@ -39,7 +45,7 @@ class _LogAverage(torch.autograd.Function):
             if ctx.is_safe:
                 ctx.save_for_backward(logits, weights, predictions, average)
                 return average.log()
-        log_predictions = logits.log_softmax(dim=-1)
+        log_predictions = log_predictions_of(logits)
         log_average = _definition(log_predictions, weights, layout)
         ctx.save_for_backward(logits, weights, log_predictions, log_average)
         return log_average
@@ -49,7 +55,7 @@ class _LogAverage(torch.autograd.Function):
         logits, weights, predictions, average = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            output = _definition(logits.log_softmax(dim=-1), weights, layout)
+            output = _definition(log_predictions_of(logits), weights, layout)
             return *differentiate(ctx, [output], (logits, weights), [gradient]), None
         # d log(sum a p) / d a = p / sum a p; where that is beyond the dtype, the largest it can hold will do
         if ctx.is_safe:

@@ -15,7 +15,7 @@ from framealign._checks import (
     check_scalars,
 )
 from framealign._precision import compute_dtype, without_autocast
-from framealign.functional._log_average import log_average
+from framealign.functional._log_average import log_average, log_predictions_of
 from framealign.functional._reduction import reduce_utterances
 from framealign.layout import Layout, layout_of
 from framealign.masking import zero_padding
@@ -95,7 +95,7 @@ def frame_utterance_alignment_loss_core(
         dtype = compute_dtype(frame_logits, utterance_logits, weights)
         without_frames = layout.counts[:, None] == 0
         log_frames_average = log_average(frame_logits.to(dtype), weights.to(dtype), layout)
-        log_utterance = utterance_logits.masked_fill(without_frames, 0.0).to(dtype).log_softmax(dim=1)
+        log_utterance = log_predictions_of(utterance_logits.masked_fill(without_frames, 0.0).to(dtype))
         if options.detach == "utterance":
             log_utterance = log_utterance.detach()
         elif options.detach == "frames":

@@ -23,8 +23,9 @@ class EmotionalAttentionLoss(nn.Module):
     term. `negative_margin` adds it: to utterance $i$, the mean over the utterances $j$ of another label of
     $\operatorname{mean}_t \mathrm{softplus}_\beta(\cos(z_{\mathrm{cls},i}, z_{jt}) - m_{\mathrm{neg}})$.
 
-    A zero frame or a zero anchor has cosine 0 and gradient 0. Inputs in half precision are computed, and the
-    loss is returned, in float32.
+    A zero frame or a zero anchor has cosine 0 and gradient 0. In float32 a norm below 1e-19 counts as zero, and one
+    above 1e19 is beyond it: the cosine is then 0, or nan where both are. Inputs in half precision are computed, and
+    the loss is returned, in float32.
 
     Args:
         margin: $m$, in [-1, 1].

@@ -59,9 +59,10 @@ class MaxPooling(nn.Module):
         dtype = compute_dtype(frames)
         if frames.shape[-2] == 0:
             return Pooled(utterance, frames.sum(dim=-1).to(dtype), frames, cls=None)
-        holds = (candidates.detach() == layout.spread(utterance.detach())).to(dtype)
+        # Padding is -inf too, and holds none even where the maximum is
+        holds = zero_padding((candidates.detach() == layout.spread(utterance.detach())).to(dtype), layout.mask)
         holders = layout.sum(holds).clamp_min(1)
-        weights = zero_padding((holds / layout.spread(holders)).mean(dim=-1), layout.mask)
+        weights = (holds / layout.spread(holders)).mean(dim=-1)
         return Pooled(utterance, weights, zero_padding(frames, layout.mask), cls=None)
 
     def embed(self, frames: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None) -> Tensor:
