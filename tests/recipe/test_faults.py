@@ -38,7 +38,7 @@ def options(iemocap, output):
     ]
 
 
-def start(*arguments, before="", **popen):
+def start(*arguments, before=""):
     """The script in a process of its own, in which the Python code `before` runs first."""
     code = f"import runpy, sys\n{before}\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     script = [str(EXAMPLES / "iemocap_two_stage.py"), *map(str, arguments)]
@@ -48,7 +48,8 @@ def start(*arguments, before="", **popen):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": f"{SOURCE}:{EXAMPLES}", "OMP_NUM_THREADS": "1"},
-        **popen,
+        # a shell starts background jobs with SIGINT ignored, and children inherit that: as from a terminal instead
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
