@@ -36,6 +36,7 @@ PAGES = sorted(
 BLOCK = re.compile(r"^ *```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ *```", re.M | re.S)
 INLINE = re.compile(r"`((?:python\s[^\s`]+|pip\sinstall)\s[^`]+)`")  # without an argument it only names a script
 EXTRAS = set(metadata("framealign").get_all("Provides-Extra"))
+NEEDS = {"frameworks.md": ("lightning", "opensmile", "peft", "s3prl", "speechbrain")}  # whose scripts import them first
 OTHER_PROGRAMS = {"jupyter", "mkdocs", "mypy", "nox", "pytest", "ruff", "sox", "tensorboard"}
 
 
@@ -59,6 +60,8 @@ def test_commands_are_right(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
     text = prose(page)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # which the scripts set
     monkeypatch.chdir(tmp_path)
+    for framework in NEEDS.get(page.name, ()):
+        pytest.importorskip(framework)
     for words in commands(text):
         check(words, text)
 
