@@ -4,7 +4,6 @@ soundfile decodes and torchaudio resamples; torchaudio's own `load` needs a furt
 """
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -20,6 +19,7 @@ from torchaudio.transforms import Resample
 from recipe.data.containers import KNOWN, Truncated, with_true_length
 from recipe.data.corpus import Corpus, Skipped
 from recipe.errors import RecipeError
+from recipe.files import digest
 from recipe.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def usable_audio(
 
 def sound_digest(path: Path) -> str:
     """A fingerprint of what is heard, whatever the name and the container; AudioError when it cannot be used."""
-    return hashlib.blake2b(read_waveform(path).numpy().tobytes(), digest_size=16).hexdigest()
+    return digest(read_waveform(path).numpy().tobytes())
 
 
 def read_waveform(path: Path) -> Tensor:
@@ -185,13 +185,14 @@ def mono(path: Path, file: "soundfile.SoundFile") -> Iterator[np.ndarray]:
         if not np.isfinite(piece).all():
             raise AudioError(path, "holds NaN or infinite samples; convert it again from its source")
         piece = piece.mean(axis=1)
-        if (peak := np.abs(piece).max()) > LOUDEST:
+        least, most = piece.min(), piece.max()
+        if (peak := max(-least, most)) > LOUDEST:
             raise AudioError(
                 path,
                 f"holds samples of {peak:.6g}, where full scale is 1: integers stored as floats, it seems; "
                 "divide them by their full scale (32768 for 16 bits)",
             )
-        low, high = min(low, piece.min()), max(high, piece.max())
+        low, high = min(low, least), max(high, most)
         yield piece
     if samples == 0:
         raise AudioError(path, "holds no samples; copy or unpack it again")

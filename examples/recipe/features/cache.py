@@ -31,7 +31,7 @@ from recipe.data.corpus import Corpus, Skipped
 from recipe.data.splices import Splice
 from recipe.errors import RecipeError
 from recipe.features.backbone import Backbone
-from recipe.files import write_bytes, write_text
+from recipe.files import digest, write_bytes, write_text
 from recipe.progress_bar import progress_bar
 
 _SHARD = 64 * 2**20  # bytes; a run that is killed has lost no more than these
@@ -179,17 +179,13 @@ def fingerprint(backbone: Backbone, dtype: torch.dtype = torch.float16) -> str:
     return found.hexdigest()[:32]
 
 
-def digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
 def steps_digest(steps: Tensor) -> str:
     """Of every so many of them: equal for the same sound in another file, and no reading of a gigabyte."""
     some = steps[:: max(1, len(steps) // 32)].contiguous()
     return f"{len(steps)} {digest(some.view(torch.uint8).numpy().tobytes())}"
 
 
-def state_digest(state: dict[str, Tensor]) -> "hashlib._Hash":
+def state_digest(state: Mapping[str, Tensor]) -> "hashlib._Hash":
     found = hashlib.sha256()
     for name, value in sorted(state.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -1,6 +1,5 @@
 """What a training leaves in its folder: `result.json`, and its outputs for the test utterances and splices."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
-from recipe.files import write_text
+from recipe.files import digest, write_text
 from recipe.training.over_time import OverTime
 from recipe.training.plan import Training
 from recipe.training.predict import Predictions
@@ -61,10 +60,10 @@ class Result:
         """Raises DamagedError when that is not what was written."""
         try:
             record = json.loads(training.result_file.read_text())
-            digest = record.pop("digest", None)
+            told = record.pop("digest", None)
         except (OSError, ValueError, AttributeError) as error:
             raise DamagedError(str(error)) from None
-        if digest != _digest(record):
+        if told != _digest(record):
             raise DamagedError("its checksum differs")
         scores = Scores(record["ua"], record["wa"], record["recalls"], record["confusion"])
         over_time = {
@@ -118,7 +117,7 @@ def forget_damaged(trainings: Iterable[Training]) -> list[str]:
 
 
 def _digest(record: Mapping) -> str:
-    return hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return digest(json.dumps(record, sort_keys=True).encode())
 
 
 def _tensor(path: Path, name: str) -> Tensor:

@@ -1,6 +1,5 @@
 """Tensors in files; apart from `recipe.files`, since torch takes seconds and a script speaks before it is loaded."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recipe.features.cache import state_digest
 from recipe.files import replacing
 
 _DIGEST = "digest"  # among a file's metadata: of all else that it holds
@@ -52,8 +52,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    found = hashlib.blake2b(json.dumps(dict(metadata), sort_keys=True).encode(), digest_size=16)
-    for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+    found = state_digest(tensors)
+    found.update(json.dumps(dict(metadata), sort_keys=True).encode())
+    return found.hexdigest()[:32]
