@@ -36,11 +36,11 @@ import plain_script
 import tables
 from recipe.data.audio import SAMPLE_RATE, read_waveform
 from recipe.data.corpus import Corpus
-from recipe.experiment import dynamo, resolved_precision
 from recipe.features.backbones import backbone_kind, load_backbone
 from recipe.features.backbones.wav2vec2 import Wav2Vec2Backbone
 from recipe.features.batches import Batch, UtteranceFeatures, check_budget, training_steps, within_budget
 from recipe.features.cache import FeatureCache, cached_features
+from recipe.hardware import dynamo, resolved_precision
 from recipe.settings import Settings
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import EpochTrainer, gradients

@@ -27,10 +27,10 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from recipe.data.audio import SAMPLE_RATE, read_waveform
 from recipe.data.corpora import read_corpus
 from recipe.data.corpus import Utterance
-from recipe.experiment import resolved_precision
 from recipe.features.backbones.whisper import WhisperBackbone
 from recipe.features.batches import UtteranceFeatures, training_steps
 from recipe.features.checkpoints import preprocessor
+from recipe.hardware import resolved_precision
 from recipe.settings import Settings
 from recipe.training.allocator import keep_pages
 from recipe.training.epoch import gradients

@@ -1,7 +1,5 @@
 """An experiment from end to end: backbone, corpus, folds, features, trainings. Goes on where one was stopped."""
 
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import TorchDynamoPlugin, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from recipe.command_line import Options
@@ -27,9 +25,10 @@ from recipe.features.backbone import Backbone
 from recipe.features.backbones import load_backbone
 from recipe.features.batches import check_budget
 from recipe.features.cache import FeatureCache, cached_features, perturbed_features, splice_features, state_digest
-from recipe.files import write_text
+from recipe.hardware import check_processes, dynamo, equipment, resolved_precision
 from recipe.models.card import CardWriter
 from recipe.models.folder import Description, write_model
+from recipe.output_folder import claim, make_folder
 from recipe.progress_bar import progress_bar
 from recipe.reporting.cells import counted, percent
 from recipe.reporting.results import RunResults
@@ -239,14 +238,6 @@ def announce(accelerator: Accelerator, text: str) -> None:
         print(text, flush=True)
 
 
-def equipment(options: Options, backbone: Backbone, accelerator: Accelerator) -> str:
-    millions = sum(p.numel() for p in backbone.parameters()) / 1e6
-    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    text = f"backbone {options.backbone}: {millions:.1f} M parameters, on {accelerator.device}, {precision}"
-    processes = accelerator.num_processes
-    return f"{text}, {processes} processes" if processes > 1 else text
-
-
 def size(corpus: Corpus) -> str:
     return f"corpus {corpus.name}: {len(corpus.utterances)} utterances found, classes {', '.join(corpus.classes)}"
 
@@ -288,82 +279,12 @@ def splices_of(folds: list[Fold], progress: bool) -> list[Splice]:
         return splices(list(held_out.values()), speech_in)
 
 
-def claim(output: Path, setup: dict) -> None:
-    """Make the folder this setup's own, or see that it is: trainings of two setups would be averaged otherwise."""
-    path = output / "setup.json"
-    if path.exists():
-        try:
-            earlier = json.loads(path.read_text())
-        except ValueError:
-            raise RecipeError(
-                f"{path}: is damaged; remove it, if the folder is this run's own, and start again."
-            ) from None
-        if differing := sorted(differences(earlier, setup)):
-            raise RecipeError(
-                f"--output {output}: holds a run with {'; '.join(differing)}. Name another folder, or remove it."
-            )
-        return
-    if (output / "results.json").exists():
-        raise RecipeError(f"--output {output}: holds the results of another program; name another folder.")
-    make_folder(output)
-    write_text(path, json.dumps(setup, indent=1) + "\n")
-
-
-def make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"--output {output}: cannot be made ({error.strerror}); name another folder.") from None
-
-
-def differences(earlier: dict, now: dict, prefix: str = "") -> list[str]:
-    found = []
-    for key in earlier.keys() | now.keys():
-        one, other = earlier.get(key), now.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{prefix}{key}.")
-        elif one != other and key == "content":
-            found.append("other audio, labels or speakers than the corpus has now")
-        elif one != other and key == "folds":
-            found.append("other folds")
-        elif one != other and key == "weights":
-            found.append("other weights of the backbone")
-        elif one != other:
-            found.append(f"{prefix}{key} {one} and not {other}")
-    return found
-
-
-def check_processes(accelerator: Accelerator) -> None:
-    """Refuse processes that a launcher started and that do not know of each other: each would train everything."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != accelerator.num_processes:
-        raise RecipeError(
-            f"{started} processes were started, and {accelerator.num_processes} found each other; "
-            "on a CPU, set ACCELERATE_USE_CPU=true."
-        )
-
-
 def check_heads(options: Options, backbone: Backbone) -> None:
     if backbone.dim % options.settings.num_heads:
         raise RecipeError(
             f"--num_heads {options.settings.num_heads}: must divide {backbone.dim}, the width of {options.backbone}'s "
             "frames."
         )
-
-
-def resolved_precision(precision: str, backbone: Backbone | type[Backbone]) -> str:
-    """What "auto" stands for: what the backbone asks for, or bf16 where the hardware computes with it."""
-    if precision != "auto":
-        return precision
-    if backbone.precision is not None:
-        return backbone.precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
-
-
-def dynamo(compiled: bool) -> TorchDynamoPlugin | None:
-    return TorchDynamoPlugin(backend="inductor", dynamic=True) if compiled else None
 
 
 def block_table(block: Block, results: RunResults) -> str:

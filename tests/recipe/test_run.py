@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from recipe.data import demo
 from recipe.errors import RecipeError
-from recipe.experiment import check_processes
+from recipe.hardware import check_processes
 from recipe.reporting.figures import style
 from recipe.training.scores import score
 from sounds import SAMPLE_RATE, tone

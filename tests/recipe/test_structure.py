@@ -18,6 +18,7 @@ FLOORS = (
     ("models",),
     ("inference",),
     ("command_line",),
+    ("hardware", "output_folder"),
     ("experiment",),
     ("ablation", "loss_weights", "one_model"),
 )
