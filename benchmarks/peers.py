@@ -3,10 +3,9 @@
 import importlib.util
 import warnings
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 
-PACKAGES = ("pytorch-metric-learning", "s3prl", "speechbrain")
+PACKAGES = ("espnet-s3prl", "pytorch-metric-learning", "speechbrain")
 
 
 def versions() -> dict[str, str]:
@@ -28,17 +27,7 @@ def speechbrain_pooling() -> ModuleType | None:
 
 
 def s3prl_pooling() -> ModuleType | None:
-    """Its file alone, which needs torch only: the package does not import beside torchaudio 2.9 and later."""
-    package = importlib.util.find_spec("s3prl")
-    if package is None or package.origin is None:
-        return None
-    path = Path(package.origin).parent / "nn" / "pooling.py"
-    spec = importlib.util.spec_from_file_location("s3prl_pooling", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _import("s3prl.nn.pooling")
 
 
 def _import(name: str) -> ModuleType | None:
