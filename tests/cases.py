@@ -58,6 +58,8 @@ TOLERANCES = {
     torch.float16: {"rtol": 1e-2, "atol": 1e-2},
     torch.bfloat16: {"rtol": 5e-2, "atol": 5e-2},
 }
+# Of two ways to the same numbers, whose sums alone have another order; a part of each tensor's largest value
+REORDERED = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 SHAPES = {"frames": "btd", "anchor": "bd", "frame_logits": "btc", "utterance_logits": "bc", "weights": "bt"}
 
@@ -460,6 +462,17 @@ def assert_close(actual: Any, expected: Any, dtype: torch.dtype | None = None) -
         return
     tolerance = TOLERANCES[dtype or actual.dtype]
     torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), **tolerance)
+
+
+def assert_close_to_rounding(actual: Any, expected: Any) -> None:
+    """Equal but for the order of sums, to a part of the largest value, or of 1; tensors, or dicts of them."""
+    if isinstance(actual, Mapping):
+        assert actual.keys() == expected.keys()
+        for name in actual:
+            assert_close_to_rounding(actual[name], expected[name])
+        return
+    scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+    torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=0, atol=REORDERED[actual.dtype] * scale)
 
 
 def assert_equal(actual: Any, expected: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
-from cases import DIM, POOLINGS
+from cases import DIM, POOLINGS, assert_close, assert_close_to_rounding
 from framealign import AttentivePooling, lengths_to_mask
 from framealign._plain_linear import is_plain_linear
 
@@ -83,7 +83,7 @@ def test_lora_takes_part_and_learns(make: Callable[[], nn.Module]) -> None:
     replace_linears(pooling, LoRA.merged, LoRA)
     frames, mask = batch_again()
     expected = pooling(frames, mask).utterance
-    torch.testing.assert_close(embedded, expected, atol=1e-4, rtol=1e-4)
+    assert_close(embedded, expected)
 
 
 def batch_again() -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ def test_pruning_takes_part(make: Callable[[], nn.Module]) -> None:
         prune.remove(layer, "weight")
     expected = pooling(*batch_again()).utterance
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(embedded, expected, atol=1e-5, rtol=1e-5)
+    assert_close_to_rounding(embedded, expected)
 
 
 @each_pooling
@@ -170,7 +170,7 @@ def test_a_weight_that_is_no_ordinary_tensor_is_not_read(make: Callable[[], nn.M
             half = (layer.weight.detach() / 2).as_subclass(OnlyMultiplies)
             layer.weight = nn.Parameter(half, requires_grad=False)
     for found in (pooling(*batch_again()).utterance, pooling.embed(*batch_again())):
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert_close_to_rounding(found, expected)
 
 
 @each_pooling
@@ -181,7 +181,7 @@ def test_offloaded_parameters_are_fetched(make: Callable[[], nn.Module]) -> None
     cpu_offload(pooling, execution_device="cpu")
     assert all(parameter.is_meta for parameter in pooling.parameters())
     for found in (pooling(*batch_again()).utterance, pooling.embed(*batch_again())):
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert_close_to_rounding(found, expected)
 
 
 @each_pooling

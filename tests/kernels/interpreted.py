@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import MASKS, assert_equal
+from cases import MASKS, assert_close_to_rounding, assert_equal
 
 pytest.importorskip("triton", minversion="3.3", reason="the kernels need Triton 3.3")
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -147,17 +147,13 @@ def expected(problem: Problem, dtype: torch.dtype = torch.float64) -> dict[str, 
 
 
 def assert_matches_oracle(problem: Problem) -> None:
-    """To 1e-6 of each tensor's scale."""
     reference = expected(problem)
     for name, actual in run(problem).items():
         if reference[name] is None:
             assert actual is None
             continue
         assert actual.dtype == torch.float32, name
-        scale = max(1.0, float(reference[name].abs().max())) if reference[name].numel() else 1.0
-        torch.testing.assert_close(
-            actual.double(), reference[name], rtol=0, atol=1e-6 * scale, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        assert_close_to_rounding(actual, reference[name])
 
 
 @each_mask
@@ -367,7 +363,7 @@ def test_a_missing_gradient_is_a_zero(missing: int, attention: str) -> None:
         results.append(kernels.backward(saved, Gradients(*gradients), Needs()))
     for without, with_zeros in zip(*results, strict=True):
         if without is not None:
-            torch.testing.assert_close(without, with_zeros, rtol=0, atol=1e-6)
+            assert_close_to_rounding(without, with_zeros)
 
 
 def test_what_is_not_asked_for_is_empty() -> None:
