@@ -58,9 +58,9 @@ class Recorder:
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return self.launch
 
-    def launch(self, *args: Any, num_warps: int = 4, **kwargs: Any) -> None:
+    def launch(self, *args: Any, enable_fp_fusion: bool, num_warps: int = 4, **kwargs: Any) -> None:
         self.arguments = inspect.signature(self.kernel.fn).bind(*args, **kwargs).arguments
-        self.options = {"num_warps": num_warps}
+        self.options = {"num_warps": num_warps, "enable_fp_fusion": enable_fp_fusion}
 
 
 class Binary(NamedTuple):

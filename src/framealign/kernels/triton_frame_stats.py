@@ -17,6 +17,8 @@ from framealign.kernels.triton_kernels import backward_kernel, center_kernel, co
 MAX_DIM = 8192
 MAX_COLUMNS = 12
 _MAX_REGISTERS = 45056  # of a backward program: a vector for each column, and 4 more
+# Products are fused with sums, as all that was measured had it; from Triton 3.10 on that has to be asked for
+_COMPILED: dict[str, Any] = {"enable_fp_fusion": True}
 
 
 def why_not(frames: Tensor, columns: Tensor) -> str | None:
@@ -77,6 +79,7 @@ def _over_frames(frames: Tensor, grid: _Grid, launch: Launch, columns: Tensor) -
         "HOLD": launch.hold,
         "STAGES": launch.stages,
         "num_warps": launch.num_warps,
+        **_COMPILED,
     }
 
 
@@ -112,7 +115,7 @@ def forward(request: Request) -> Outputs:
                 dots[..., -1] if logits is None else logits, count if logits is None else 1,
                 mask, cu_seqlens, grid.offsets, weights, pooled,
                 grid.time, grid.chunks, dim, blocks,
-                BLOCK_P=16, BLOCK_D=256, BLOCK_T=512,
+                BLOCK_P=16, BLOCK_D=256, BLOCK_T=512, **_COMPILED,
             )  # fmt: skip
     return dots, lengths, weights, pooled
 
@@ -131,7 +134,7 @@ def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
             center = _empty(frames, grid.batch)
             center_kernel[(grid.batch,)](
                 g_weights, g_pooled, weights, pooled, mask, cu_seqlens, center, grid.time, dim,
-                BLOCK_T=512, BLOCK_D=512,
+                BLOCK_T=512, BLOCK_D=512, **_COMPILED,
             )  # fmt: skip
         g_frames = torch.empty(frames.shape, dtype=frames.dtype, device=frames.device) if needs.frames else None
         g_logits = torch.zeros_like(weights) if has_logits else None
@@ -157,8 +160,9 @@ def backward(saved: Saved, gradients: Gradients, needs: Needs) -> Found:
         if needs.columns:
             blocks = triton.cdiv(count * dim, 256)
             sum_kernel[(grid.batch * blocks,)](
-                parts, filled, grid.offsets, g_columns, grid.chunks, count * dim, blocks, BLOCK_P=16, BLOCK=256
-            )
+                parts, filled, grid.offsets, g_columns, grid.chunks, count * dim, blocks,
+                BLOCK_P=16, BLOCK=256, **_COMPILED,
+            )  # fmt: skip
     return g_frames, g_columns, g_logits if needs.logits else None
 
 
