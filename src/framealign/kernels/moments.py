@@ -59,7 +59,8 @@ class _WeightedMoments(torch.autograd.Function):
         frames, weights, mean = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            moments = moments_by_definition(zero_padding(frames, layout.mask), weights, layout)
+            real = (zero_padding(values, layout.mask) for values in (frames, weights))
+            moments = moments_by_definition(*real, layout)
             return *differentiate(ctx, moments, (frames, weights), (g_mean, g_variance)), None
         batch = Batch(frames, layout.mask, layout.cu_seqlens, weights.dtype)
         g_frames = frames.new_empty(frames.shape) if ctx.needs_input_grad[0] else None
