@@ -59,8 +59,8 @@ class _WeightedMoments(torch.autograd.Function):
         frames, weights, mean = ctx.saved_tensors
         layout: Layout = ctx.layout
         if torch.is_grad_enabled():  # someone wants second derivatives
-            real = (zero_padding(values, layout.mask) for values in (frames, weights))
-            moments = moments_by_definition(*real, layout)
+            real, shares = zero_padding(frames, layout.mask), zero_padding(weights, layout.mask)
+            moments = moments_by_definition(real, shares, layout)
             return *differentiate(ctx, moments, (frames, weights), (g_mean, g_variance)), None
         batch = Batch(frames, layout.mask, layout.cu_seqlens, weights.dtype)
         g_frames = frames.new_empty(frames.shape) if ctx.needs_input_grad[0] else None
