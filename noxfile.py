@@ -84,7 +84,7 @@ def recipe_newest(session: Session) -> None:
 def coverage(session: Session) -> None:
     """The library's tests, and which branches of it they take."""
     session.install("-e", ".[examples]", *only("dev", "pytest-cov"), *only_testing())
-    pytest(session, *LIBRARY, "-n", "0", "--cov", "--cov-report=term-missing:skip-covered")
+    pytest(session, *LIBRARY, "--cov", "--cov-report=term-missing:skip-covered")
 
 
 @nox.session

@@ -18,7 +18,8 @@ settings.register_profile(
     database=None,
     deadline=None,
     max_examples=12,
-    suppress_health_check=[HealthCheck.too_slow],
+    # mutmut runs a test of a class twice in one process, of two instances
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 settings.load_profile("framealign")
 
