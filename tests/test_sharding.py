@@ -144,6 +144,7 @@ def in_one_process(rank: int, folder: Path) -> None:
                 embeds(case, shard)
         embeds_as_a_part()
         starts_from_the_meta_device_and_from_a_checkpoint(folder / "checkpoint")
+        dist.barrier()  # who leaves first can take down what the other still waits for
     finally:
         dist.destroy_process_group()
 
