@@ -63,6 +63,15 @@ def test_logits_may_be_of_another_dtype(dtype: torch.dtype) -> None:
     assert_close(weights, exact[1])
 
 
+def test_a_learned_vector_may_be_of_another_dtype() -> None:
+    pooling, frames, mask = AttentivePooling(4, hidden_dim=None), torch.randn(4, 5, 4), MASKS["ragged"]
+    expected = pooling(frames, mask)
+    found = pooling.double()(frames, mask)
+    assert found.utterance.dtype == torch.float32
+    assert_close(found.utterance, expected.utterance)
+    assert_close(found.weights, expected.weights, torch.float32)
+
+
 def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     with pytest.raises(TypeError, match=r"`hidden_dim` must be an integer, got float"):
         AttentivePooling(4, hidden_dim=2.0)
@@ -72,6 +81,8 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
         AttentivePooling(True)
     with pytest.raises(ValueError, match=r"`logits` must have shape \(batch, time\) = \(2, 3\) to match `frames`, got"):
         attentive_pooling(torch.ones(2, 3, 4), torch.ones(2, 4))
+    with pytest.raises(ValueError, match=r"`logits` must have shape \(frames\) = \(3,\) to match `frames`, got \(4,\)"):
+        attentive_pooling(torch.ones(3, 4), torch.ones(4), cu_seqlens=torch.tensor([0, 3]))
     with pytest.raises(TypeError, match=r"`logits` must be floating point, got torch.int64"):
         attentive_pooling(torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"`logits` must be on the device of `frames`, cpu, got meta"):

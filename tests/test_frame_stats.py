@@ -187,6 +187,11 @@ def test_a_group_has_an_utterance_for_each_thread(threads: int, monkeypatch: pyt
     assert [len(group.frames) for group in groups] == [threads] * (6 // threads)
 
 
+def test_by_default_there_are_dot_products_alone() -> None:
+    stats = frame_stats(torch.randn(2, 3, DIM), torch.randn(2, 1, DIM))
+    assert stats[1:] == (None, None, None)
+
+
 def test_logits_that_nobody_asked_for_leave_no_weights() -> None:
     """The operator's outputs have the shapes that tracing was promised."""
     frames, columns, logits = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.randn(2, 3)
@@ -393,6 +398,8 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
     frames, columns, cu_seqlens = torch.randn(2, 3, DIM), torch.randn(2, 1, DIM), torch.tensor([0, 2, 3])
     with pytest.raises(ValueError, match=r"`attend` needs `logits`, or `columns` whose last one is the query, got nei"):
         frame_stats(frames, attend=True)
+    with pytest.raises(ValueError, match=r"`attend` needs `logits`, or `columns` whose last one is the query, got"):
+        frame_stats(frames, columns[:, :0], attend=True)
     with pytest.raises(
         ValueError, match=r"`columns` must have shape \(batch, columns, dim\) = \(2, 1, 8\) to match `fr"
     ):

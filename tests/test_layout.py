@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cases import MASKS, assert_close, assert_equal
-from framealign.functional import pack
+from framealign.functional import masked_mean, pack
 from framealign.layout import Layout, Packed, Padded, log_sum_exp, mean
 from framealign.masking import fill_padding
 
@@ -84,6 +84,18 @@ def test_weighted_sums_and_equal_weights(mask: Tensor) -> None:
         assert_close(equal, by_hand if isinstance(layout, Padded) else by_hand[mask])
         assert_close(layout.weighted_sum(equal, values), mean(values, layout))
         assert layout.equal_weights(torch.float32).dtype == torch.float32
+
+
+def test_each_refusal_of_a_masked_mean_names_the_argument_and_what_it_got() -> None:
+    values = torch.randn(2, 3, 4)
+    with pytest.raises(ValueError, match=r"`values` must have shape \(batch, time, dim\), got \(3,\)"):
+        masked_mean(values[0, :, 0], torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"`values` must be floating point, got torch.int64"):
+        masked_mean(values[..., 0].long(), torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"`mask` must be bool, True at real frames, got torch.float32"):
+        masked_mean(values, torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"`mask` must have shape .* = \(2, 3\) to match `values`, got \(2, 4\)"):
+        masked_mean(values, torch.ones(2, 4, dtype=torch.bool))
 
 
 def test_without_a_mask_every_frame_is_real() -> None:

@@ -160,6 +160,9 @@ class TestRelativeLengths:
         shares = torch.tensor(samples) / longest  # as SpeechBrain's PaddedBatch makes them
         assert relative_lengths(shares, longest).tolist() == samples
 
+    def test_nothing_has_no_length(self) -> None:
+        assert relative_lengths(torch.tensor([0.0, 0.0]), 0).tolist() == [0, 0]
+
     def test_speechbrain_s_advice_of_shares_of_frames_counts_padding(self) -> None:
         """Why they are turned into samples first."""
         samples = torch.arange(400, 16_001)

@@ -28,6 +28,12 @@ def test_nan_in_a_real_frame_shows() -> None:
     assert MaxPooling()(torch.tensor([[[1.0], [torch.nan]]])).utterance.isnan().all()
 
 
+def test_the_one_frame_of_an_utterance_may_be_padding() -> None:
+    pooled = MaxPooling()(torch.tensor([[[3.0]], [[torch.nan]]]), torch.tensor([[True], [False]]))
+    assert pooled.utterance.tolist() == [[3.0], [0.0]]
+    assert pooled.weights.tolist() == [[1.0], [0.0]]
+
+
 def test_padding_holds_no_maximum_even_where_it_is_minus_infinity() -> None:
     frames = torch.full((1, 3, 2), -torch.inf)
     pooled = MaxPooling()(frames, torch.tensor([[True, True, False]]))

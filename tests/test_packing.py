@@ -82,6 +82,10 @@ def test_each_refusal_names_the_argument_and_what_it_got() -> None:
         pack(torch.randn(1, 2, 3), torch.ones(1, 2))
     with pytest.raises(ValueError, match=r"`packed` must have shape \(frames, dim\), got \(1, 3, 4\)"):
         unpack(packed[None], torch.tensor([0, 3]))
+    with pytest.raises(TypeError, match=r"`cu_seqlens` must be a tensor of shape \(batch \+ 1\), got list"):
+        unpack(packed, [0, 3])
+    with pytest.raises(ValueError, match=r"`cu_seqlens` must have shape \(batch \+ 1\), got \(1, 2\)"):
+        unpack(packed, torch.tensor([[0, 3]]))
     with pytest.raises(TypeError, match=r"`cu_seqlens` must be integer cumulative lengths, got torch.float32"):
         unpack(packed, torch.tensor([0.0, 3.0]))
     with pytest.raises(

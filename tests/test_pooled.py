@@ -52,6 +52,16 @@ def test_utterances_of_one_frame_equal_each_alone(case: Case, shape: tuple[int, 
         assert_equal(outputs["weights"], torch.ones(shape))
 
 
+@each_pooling
+def test_frames_that_are_hardly_padded_are_zero_on_padding(case: Case) -> None:
+    """So few of them that leaving the padding out, as is done elsewhere, would not pay."""
+    mask = torch.ones(4, 20, dtype=torch.bool)
+    mask[0, -1] = False
+    module, inputs = case.build(), make_inputs(case, mask)
+    assert not module(inputs["frames"], mask).frames[~mask].any()
+    assert_close(run(module, inputs, mask), oracle(case, module, inputs, mask))
+
+
 @pytest.mark.parametrize("case", one_of_each(POOLINGS), ids=str)
 def test_twenty_thousand_frames_pool_as_the_real_ones_alone(case: Case) -> None:
     module, mask = case.build(torch.float32), torch.zeros(1, 20_000, dtype=torch.bool)

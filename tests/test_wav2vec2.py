@@ -134,6 +134,53 @@ def test_the_mask_is_handed_back_and_counts_a_clip_without_frames_as_none() -> N
     assert output.last_hidden_state.isfinite().all()
 
 
+def test_the_mask_covers_padding_that_is_nobody_s() -> None:
+    """A batch may be padded further than to its longest utterance; and without a mask every frame is real."""
+    model, batch = exact_under_padding(model_of()), torch.randn(2, 16_000)
+    frame_mask = model(batch, attention_mask=lengths_to_mask([8_000, 400], 16_000).long()).frame_mask
+    assert frame_mask.shape == (2, 49)
+    assert frame_mask.sum(1).tolist() == [24, 1]
+    everything = model(batch).frame_mask
+    assert everything.dtype == torch.bool
+    assert everything.shape == (2, 49)
+    assert everything.all()
+
+
+def test_waveforms_may_be_given_by_name_and_outputs_be_tuples() -> None:
+    model, (batch, mask) = exact_under_padding(model_of()), padded(utterances())
+    expected = model(batch, mask).last_hidden_state
+    assert expected.isfinite().all()
+    torch.testing.assert_close(model(input_values=batch, attention_mask=mask).last_hidden_state, expected)
+    frames, *_ = model(input_values=batch, attention_mask=mask, return_dict=False)
+    torch.testing.assert_close(frames, expected)
+
+
+def test_of_several_models_those_are_prepared_that_were_not() -> None:
+    first, second = exact_under_padding(model_of()), model_of()
+    hooks = len(first._forward_pre_hooks)
+    exact_under_padding(nn.ModuleList([first, second]))
+    assert len(first._forward_pre_hooks) == hooks
+    assert_exact(second, 1e-5)
+
+
+@pytest.mark.parametrize("lengths", [None, [6, 4]], ids=["all real", "padded"])
+def test_the_norm_has_the_epsilon_and_the_dtypes_of_the_former(lengths: list[int] | None) -> None:
+    norm, steps = nn.GroupNorm(2, 4, eps=0.3), torch.randn(2, 4, 6)
+    masked = GroupNormOfRealSteps(norm)
+    masked.lengths = None if lengths is None else torch.tensor(lengths)
+    torch.testing.assert_close(masked(steps)[0], norm(steps)[0])
+    half = steps.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert masked(half).dtype == norm(half).dtype
+        torch.testing.assert_close(masked(half)[0], norm(half)[0])
+    norm.bfloat16()
+    found = masked(half)
+    assert found.dtype == torch.bfloat16
+    exact = GroupNormOfRealSteps(nn.GroupNorm(2, 4, eps=0.3))  # statistics in float32, rounded once
+    exact.lengths = masked.lengths
+    torch.testing.assert_close(found, exact(half.float()).bfloat16())
+
+
 @given(st.integers(1, 3), st.integers(1, 3), st.lists(st.integers(0, 6), min_size=1, max_size=4), st.booleans())
 def test_the_norm_is_that_of_the_real_steps_alone(groups: int, width: int, lengths: list[int], affine: bool) -> None:
     norm = nn.GroupNorm(groups, groups * width, affine=affine).double()

@@ -133,9 +133,9 @@ class GroupNormOfRealSteps(nn.GroupNorm):
         normalised: Tensor = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
         if self.affine:
             normalised = normalised * self.weight[:, None] + self.bias[:, None]
-        # autocast has group norm give float32
-        autocast = torch.is_autocast_enabled(input.device.type)
-        return normalised.masked_fill(padded[:, 0], 0).to(normalised.dtype if autocast else input.dtype)
+        # autocast has group norm give float32, but on the CPU
+        widened = input.device.type != "cpu" and torch.is_autocast_enabled(input.device.type)
+        return normalised.masked_fill(padded[:, 0], 0).to(normalised.dtype if widened else input.dtype)
 
 
 class TellLengths:
