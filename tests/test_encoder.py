@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cases import MASKS, assert_close, assert_equal
 from framealign import CLSSelfAttentionPooling, SelfAttentionPooling
+from framealign.layout import Packed
 from framealign.pooling import unpadded
 
 pytestmark = pytest.mark.parametrize("pooling", [SelfAttentionPooling, CLSSelfAttentionPooling])
@@ -34,6 +35,27 @@ def test_dropout_draws_in_training_only(pooling: type[nn.Module]) -> None:
     calm = pooling(8)
     calm.load_state_dict(module.state_dict())
     assert_equal(module(frames).frames, calm(frames).frames)
+
+
+def test_dropout_is_of_attention_hidden_units_and_outputs(
+    pooling: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attend, shares, shapes = F.scaled_dot_product_attention, [], []
+
+    def attend_and_tell(*arguments: Tensor, **options: object) -> Tensor:
+        shares.append(options["dropout_p"])
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend_and_tell)
+    module = pooling(8, dropout=0.5)
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            assert part.p == 0.5
+            part.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape[-1]))
+    module(torch.randn(2, 5, 8))
+    assert shapes == [8, 32, 8]
+    module.eval()(torch.randn(2, 5, 8))
+    assert shares == [0.5, 0.0]
 
 
 @pytest.mark.parametrize("feedforward_dim", [None, 0])
@@ -71,7 +93,23 @@ def test_no_query_is_left_with_nothing_to_attend_to(pooling: type[nn.Module], mo
     assert masks[0].any(dim=-1).all()
 
 
+def test_packed_frames_on_a_device_attend_to_their_own_utterance_alone(
+    pooling: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where lengths must not be waited for, all frames attend at once, under a mask."""
+    module, frames, cu_seqlens = pooling(8, depth=2), torch.randn(9, 8), torch.tensor([0, 4, 4, 9])
+    expected = module(frames, cu_seqlens=cu_seqlens)
+    asked: list[Packed] = []
+    monkeypatch.setattr(Packed, "lengths_on_host", lambda layout: asked.append(layout))  # gives None
+    found = module(frames, cu_seqlens=cu_seqlens)
+    assert len(asked) == 2
+    assert_close(found.frames, expected.frames)
+    assert_close(found.utterance, expected.utterance)
+
+
 def test_each_refusal_names_the_argument_and_what_it_got(pooling: type[nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"`dim` must be at least 1, got 0"):
+        pooling(0)
     with pytest.raises(ValueError, match=r"`dim` must be divisible by `num_heads`, got 6 and 4"):
         pooling(6)
     with pytest.raises(ValueError, match=r"`depth` must be at least 1, got 0"):
