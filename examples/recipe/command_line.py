@@ -200,7 +200,7 @@ def underscored(argument: str) -> str:
 
 def suggestion(message: str, parser: ArgumentParser) -> str:
     """The options that an unknown one may have meant."""
-    unknown = re.search(r"unrecognized arguments: --(\S+)", message)
+    unknown = re.search(r"unrecognized arguments: --(\S+)", message, re.IGNORECASE)  # jsonargparse 4.40 has a capital
     if unknown is None:
         return ""
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]

@@ -17,7 +17,6 @@ import iemocap_two_stage
 import numpy as np
 import pytest
 import torch
-from conftest import write_tones
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -26,6 +25,7 @@ from recipe.errors import RecipeError
 from recipe.features.batches import UtteranceFeatures
 from recipe.training.random_state import random_state, set_random_state
 from recipe.training.tensor_files import DamagedError, read_tensors, write_tensors
+from trees import write_iemocap_of_tones
 
 EXAMPLES, SOURCE = (Path(__file__).parents[2] / name for name in ("examples", "src"))
 OUTCOME = ("results.json", "predictions.csv", "folds.json")
@@ -64,7 +64,7 @@ def ended(process, timeout=240):
 def undisturbed(tmp_path_factory):
     """A folder with a corpus, the cache of its features, and a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    write_tones(folder / "IEMOCAP_full_release")
+    write_iemocap_of_tones(folder / "IEMOCAP_full_release")
     assert ended(start(*options(folder / "IEMOCAP_full_release", folder / "whole")))[0] == 0
     return folder
 

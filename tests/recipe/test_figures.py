@@ -246,7 +246,8 @@ def test_where_the_truth_is_known_it_stands_above_and_its_changes_go_through_eve
     strip, *panels = figure.axes
     assert len(panels) == 5
     assert texts(strip) == ["neutral", "surprised"]
-    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in strip.patches]
+    boxes = [patch.get_path().transformed(patch.get_patch_transform()).get_extents() for patch in strip.patches]
+    spans = [(box.x0, box.x1) for box in boxes]
     assert spans == [(0, 0.7), (0.7, pytest.approx(2.0))]
     colours = [to_hex(patch.get_facecolor()) for patch in strip.patches]
     assert colours == [to_hex(figure.legends[0].get_patches()[EIGHT.index(n)].get_facecolor()) for n in texts(strip)]

@@ -312,7 +312,7 @@ def test_a_backbone_that_cannot_be_loaded_ends_before_the_corpus_is_looked_at(ru
         (["--systems", "best"], "--systems best: there are paper, all, attentive-pooling"),
         (["--data", "IEMOCAP_full_release", "--frame_budget", "10"], "frame_budget 10: .* alone has"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--colour", "red"], "unrecognized arguments: --colour red$"),
+        (["--colour", "red"], "(?i)unrecognized arguments: --colour red$"),
         (["--epochs", "3"], r"--epochs 3; did you mean --stage1.epochs or --stage2.epochs\?"),
         (["--batch-sise=8"], r"--batch_sise=8; did you mean --batch_size\?"),
     ],
