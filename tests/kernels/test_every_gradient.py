@@ -15,6 +15,7 @@ from torch import Tensor
 from cases import MASKS, assert_close
 from framealign.functional import frame_stats
 from framealign.kernels import attentive, eager, groups, moments
+from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
 from framealign.kernels.interface import Gradients, Needs, Request, Saved
 from framealign.layout import Packed, Padded
@@ -177,19 +178,31 @@ def test_an_infinite_gradient_stays_out_of_the_padding(name: str) -> None:
     assert not found[1, :2].isfinite().all()
 
 
-@pytest.mark.parametrize("mask", USED.values(), ids=USED)
+@pytest.mark.parametrize("mask", [*USED.values(), None], ids=[*USED, "no mask"])
 @pytest.mark.parametrize("attend", [False, True])
 def test_on_a_device_where_nothing_is_read_it_is_the_same(
-    attend: bool, mask: Tensor, monkeypatch: pytest.MonkeyPatch
+    attend: bool, mask: Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The eager path there takes all utterances as one group, and looks for no padding."""
-    frames, columns = make(PATHS["operator"], mask)
+    frames, columns = make(PATHS["operator"], MASKS["full"] if mask is None else mask)
+    monkeypatch.setattr(groups, "_GROUP_BYTES", 0)
     expected = stats_of(frames, columns, mask, attend)
     monkeypatch.setattr(Batch, "segments", None)
     assert_close(stats_of(frames, columns, mask, attend), expected)
 
 
-def stats_of(frames: Tensor, columns: Tensor, mask: Tensor, attend: bool) -> dict[str, Tensor]:
+def test_what_a_compiler_is_shown_of_packed_frames_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All columns at once there, which it fuses."""
+    frames, cu_seqlens = torch.randn(7, DIM, dtype=torch.float64), torch.tensor([0, 4, 4, 7])
+    columns = torch.randn(3, 2, DIM, dtype=torch.float64)
+    request, layout = Request(frames, columns, cu_seqlens=cu_seqlens, attend=True), Packed(frames, cu_seqlens)
+    expected = definition(request, layout)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for ours, theirs in zip(definition(request, layout), expected, strict=True):
+        assert_close(ours, theirs)
+
+
+def stats_of(frames: Tensor, columns: Tensor, mask: Tensor | None, attend: bool) -> dict[str, Tensor]:
     """What `eager` computes, and gives back to what ones come to."""
     outputs = eager.forward(Request(frames, columns, None, mask, None, attend, norms=True))
     ones = [torch.ones_like(value) for value in outputs]
