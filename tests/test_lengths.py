@@ -197,7 +197,15 @@ class TestTheWayOut:
         message = self.told(torch.randn(2, 49, 8), torch.ones(2, 16_000, dtype=torch.bool))
         assert "`mask` must have shape (batch, time) = (2, 49) to match `frames`, got (2, 16000)" in message
         assert "`attention_mask_lengths` and `conv_lengths`" in message
-        assert "conv_lengths" not in self.told(torch.randn(2, 49, 8), torch.ones(2, 48, dtype=torch.bool))
+        for length, is_of_samples in ((48, False), (97, False), (98, True)):
+            message = self.told(torch.randn(2, 49, 8), torch.ones(2, length, dtype=torch.bool))
+            assert ("conv_lengths" in message) == is_of_samples
+
+    def test_a_mask_of_another_batch_or_another_number_of_dimensions(self) -> None:
+        for shape in ((3, 98), (49,), (2, 49, 8)):
+            message = self.told(torch.randn(2, 49, 8), torch.ones(shape, dtype=torch.bool))
+            assert f"`mask` must have shape (batch, time) = (2, 49) to match `frames`, got {shape}" in message
+            assert "conv_lengths" not in message
 
 
 class TestFrameworks:
