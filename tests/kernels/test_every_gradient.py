@@ -21,6 +21,7 @@ from framealign.kernels.interface import Gradients, Needs, Request, Saved
 from framealign.layout import Packed, Padded
 
 DIM = 4
+COLUMNS = torch.linspace(-1, 2, 3 * DIM, dtype=torch.float64).view(3, DIM)
 USED = {name: MASKS[name] for name in ("full", "holes", "an empty utterance")}
 
 
@@ -29,7 +30,7 @@ class Path(NamedTuple):
 
     function: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
     alone: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-    other: str  # what comes beside the frames: "query", "columns" or "weights"
+    other: str  # what comes beside the frames: "query", "columns", or of each frame "weights" or "logits"
 
 
 def attention(frames: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +57,17 @@ def packed_stats(frames: Tensor, columns: Tensor, mask: Tensor) -> tuple[Tensor,
 
 def padded_stats(frames: Tensor, columns: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     found = frame_stats(frames, columns, mask, attend=True, norms=True)
+    return found.pooled, found.dots[mask], found.norms[mask], found.weights[mask]
+
+
+def stats_by_logits(frames: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+    weights = logits.softmax(dim=0)
+    return weights @ frames, frames @ COLUMNS.T, torch.linalg.vector_norm(frames, dim=1), weights
+
+
+def padded_stats_by_logits(frames: Tensor, logits: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    columns = COLUMNS.expand(len(mask), -1, -1)
+    found = frame_stats(frames, columns, mask, logits=logits, attend=True, norms=True)
     return found.pooled, found.dots[mask], found.norms[mask], found.weights[mask]
 
 
@@ -87,6 +99,7 @@ PATHS = {
     ),
     "moments, packed": Path(packed_moments, weighted_moments, "weights"),
     "operator": Path(padded_stats, stats, "columns"),
+    "operator, logits": Path(padded_stats_by_logits, stats_by_logits, "logits"),
     "operator, packed": Path(packed_stats, stats, "columns"),
 }
 
@@ -97,13 +110,15 @@ def make(path: Path, mask: Tensor) -> tuple[Tensor, Tensor]:
     if path.other == "weights":
         scores = torch.randn(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf)
         return frames, scores.softmax(dim=1).nan_to_num()
+    if path.other == "logits":
+        return frames, torch.randn(mask.shape, dtype=torch.float64).masked_fill(~mask, torch.nan)
     return frames, torch.randn(len(mask), 1 if path.other == "query" else 3, DIM, dtype=torch.float64)
 
 
 def one_by_one(path: Path, frames: Tensor, other: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """The oracle: the utterances' vectors stacked, and what is of frames in a row."""
     found = [
-        path.alone(frames[i][where], other[i][where] if path.other == "weights" else other[i])
+        path.alone(frames[i][where], other[i][where] if path.other in ("weights", "logits") else other[i])
         for i, where in enumerate(mask)
     ]
     vectors = 2 if path.alone is weighted_moments else 1
