@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
 from cases import EVERYTHING, SHAPES, Case, Kind, assert_close, frame_inputs, make_inputs, make_mask, run
@@ -75,6 +75,22 @@ def test_forward_mode_agrees_with_backward_or_is_refused(case: Case) -> None:
         cotangent = torch.randn_like(outputs)
         pulled = torch.autograd.grad(function(*values), values, cotangent)
         assert_close((cotangent * pushed).sum(), sum((a * b).sum() for a, b in zip(pulled, tangents, strict=True)))
+
+    check(differentiated(case).no_forward, attempt)
+
+
+@each_case
+def test_dual_numbers_carry_what_forward_mode_gives(case: Case) -> None:
+    """Forward mode without a transform of `torch.func` around it."""
+    function, values = as_function(case)
+    values = tuple(value.detach() for value in values)
+    tangents = tuple(torch.randn_like(value) for value in values)
+
+    def attempt() -> None:
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(value, tangent) for value, tangent in zip(values, tangents, strict=True)]
+            found = forward_ad.unpack_dual(function(*duals)).tangent
+        assert_close(found, jvp(function, values, tangents)[1])
 
     check(differentiated(case).no_forward, attempt)
 
