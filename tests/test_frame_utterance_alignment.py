@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import gradgradcheck
 
 from cases import MASKS, Case, assert_close, assert_equal, assert_matches_oracle, cases_of
 from framealign import AttentivePooling, CLSSelfAttentionPooling, FrameUtteranceAlignmentLoss
@@ -128,6 +129,16 @@ class TestExtremes:
         logits = torch.randn(8, 5)
         loss = FrameUtteranceAlignmentLoss(reduction="none")(logits[:, None].expand(-1, 200, -1), logits, weights)
         assert_close(loss, torch.zeros(8))
+
+
+def test_second_derivatives_where_a_class_hardly_has_a_probability() -> None:
+    """There the logarithm is averaged another way."""
+    frame_logits = torch.randn(2, 4, 3, dtype=torch.float64)
+    frame_logits[0, :, 0] -= 80
+    frame_logits.requires_grad_()
+    assert frame_logits.softmax(dim=-1).mean(dim=1).min() < 1e-30
+    utterance_logits = torch.randn(2, 3, dtype=torch.float64)
+    assert gradgradcheck(lambda values: FrameUtteranceAlignmentLoss()(values, utterance_logits), frame_logits)
 
 
 class TestGradientToTheWeights:

@@ -150,7 +150,10 @@ def test_waveforms_may_be_given_by_name_and_outputs_be_tuples() -> None:
     model, (batch, mask) = exact_under_padding(model_of()), padded(utterances())
     expected = model(batch, mask).last_hidden_state
     assert expected.isfinite().all()
-    torch.testing.assert_close(model(input_values=batch, attention_mask=mask).last_hidden_state, expected)
+    found = model(input_values=batch, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found.sum(), model.feature_extractor.conv_layers[0].conv.weight)
+    assert gradient.isfinite().all()  # which NaN in the padding would end
     frames, *_ = model(input_values=batch, attention_mask=mask, return_dict=False)
     torch.testing.assert_close(frames, expected)
 
