@@ -92,6 +92,9 @@ class TestConvLengths:
         with pytest.raises(error, match=message):
             conv_lengths([100], *arguments)
 
+    def test_nothing_stays_nothing_however_it_is_padded(self) -> None:
+        assert conv_lengths([0, 1], kernel=3, stride=1, padding=2).tolist() == [0, 3]
+
 
 class TestWhatHoldsLengths:
     @pytest.mark.parametrize(
