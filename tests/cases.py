@@ -464,15 +464,17 @@ def assert_close(actual: Any, expected: Any, dtype: torch.dtype | None = None) -
     torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), **tolerance)
 
 
-def assert_close_to_rounding(actual: Any, expected: Any) -> None:
-    """Equal but for the order of sums, to a part of the largest value, or of 1; tensors, or dicts of them."""
-    if isinstance(actual, Mapping):
-        assert actual.keys() == expected.keys()
-        for name in actual:
-            assert_close_to_rounding(actual[name], expected[name])
-        return
-    scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
-    torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=0, atol=REORDERED[actual.dtype] * scale)
+def assert_close_to_rounding(actual: Any, expected: Any, dtype: torch.dtype | None = None) -> None:
+    """Equal but for the order of sums in `dtype`, to a part of the largest value, or of 1; or dicts of such."""
+    if not isinstance(actual, Mapping):
+        actual, expected = {"value": actual}, {"value": expected}
+    assert actual.keys() == expected.keys()
+    for name, value in actual.items():
+        scale = max(1.0, expected[name].abs().max().item()) if expected[name].numel() else 1.0
+        tolerance = REORDERED[dtype or value.dtype] * scale
+        torch.testing.assert_close(
+            value, expected[name], rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def assert_equal(actual: Any, expected: Any) -> None:

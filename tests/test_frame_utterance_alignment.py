@@ -222,10 +222,6 @@ def test_repr_shows_the_options() -> None:
 
 
 def test_each_refusal_names_the_argument_and_what_it_got() -> None:
-    with pytest.raises(ValueError, match=r"`cu_seqlens` must be on the device of `frame_logits`, cpu, got meta"):
-        frame_utterance_alignment_loss(
-            torch.ones(3, 4), torch.ones(1, 4), cu_seqlens=torch.zeros(2, device="meta").int()
-        )
     frame_logits, logits, loss = torch.randn(2, 3, 4), torch.randn(2, 4), FrameUtteranceAlignmentLoss()
     with pytest.raises(ValueError, match=r"`cu_seqlens` must be on the device of `frame_logits`, cpu, got meta"):
         loss(frame_logits[0], logits[:1], cu_seqlens=torch.zeros(2, dtype=torch.int32, device="meta"))

@@ -1,4 +1,4 @@
-"""An output folder is one setup's own, so that trainings of two are never averaged."""
+"""The folder of a run: made, and claimed for one setup."""
 
 import json
 from pathlib import Path

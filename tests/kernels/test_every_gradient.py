@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cases import MASKS, assert_close
-from framealign.functional import frame_stats
+from framealign.functional import frame_stats, pack
 from framealign.kernels import attentive, eager, groups, moments
 from framealign.kernels.definition import definition
 from framealign.kernels.groups import Batch
@@ -50,8 +50,8 @@ def stats(frames: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
 
 
 def packed_stats(frames: Tensor, columns: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(dim=1).cumsum(0)])
-    found = frame_stats(frames[mask], columns, cu_seqlens=cu_seqlens, attend=True, norms=True)
+    packed, cu_seqlens = pack(frames, mask)
+    found = frame_stats(packed, columns, cu_seqlens=cu_seqlens, attend=True, norms=True)
     return found.pooled, found.dots, found.norms, found.weights
 
 
@@ -77,8 +77,8 @@ def real_weights(utterance: Tensor, weights: Tensor, mask: Tensor) -> tuple[Tens
 
 
 def packed_moments(frames: Tensor, weights: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(dim=1).cumsum(0)])
-    return moments.weighted_moments(frames[mask], weights[mask], Packed(frames[mask], cu_seqlens))
+    packed, cu_seqlens = pack(frames, mask)
+    return moments.weighted_moments(packed, weights[mask], Packed(packed, cu_seqlens))
 
 
 PATHS = {
